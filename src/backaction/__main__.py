@@ -1,0 +1,5 @@
+"""`python -m backaction`."""
+
+from backaction.cli import main
+
+main()

@@ -1,0 +1,409 @@
+"""The main job: from an experiment and a photocurrent to a conditional state, a verdict and what it rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from backaction import consistency, entanglement, inference, steady, tracking
+from backaction.consistency import Line, Test
+from backaction.errors import InputError
+from backaction.experiment import Experiment
+from backaction.files import provenance
+from backaction.inference import Fit
+from backaction.records import Calibration, Record, Spectrum, averaged_spectrum, calibrate, chi_square_p
+from backaction.results import describe_state, gaussian_state, state_document
+from backaction.sampling import discretise, steady_filter
+from backaction.state import GaussianState
+from backaction.system import Array
+from backaction.tracking import Track
+
+Progress = Callable[[str, float | None], None]
+DRAWS = 400
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """Everything that `analyze` found; `document()` is the JSON, `report.write` makes the pages."""
+
+    experiment: Experiment
+    record: Record
+    band_hz: tuple[float, float]
+    calibration: Calibration
+    measured: Spectrum
+    fit: Fit
+    track: Track
+    tests: tuple[Test, ...]
+    lines: tuple[Line, ...]
+    innovations: Spectrum
+    quantum: dict[str, Any] | None
+    in_band: dict[str, float]
+    warnings: tuple[str, ...]
+    verdict: str
+    entangled: bool | None
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check of the model against the data passed."""
+        return all(t.passed for t in self.tests)
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 4 where a check failed."""
+        return 0 if self.passed else 4
+
+    def document(self) -> dict[str, Any]:
+        """The analysis as plain data: schema `backaction/analyze/1`."""
+        fit = self.fit
+        return {
+            "schema": "backaction/analyze/1",
+            "provenance": provenance(seed=0, draws=DRAWS),
+            "experiment": self.experiment.to_dict(),
+            "record": {
+                "name": self.record.name,
+                "samples": self.record.size,
+                "sample_rate_hz": self.record.sample_rate_hz,
+                "sampling": self.record.sampling,
+                "unit": self.record.unit,
+                "metadata": {k: str(v) for k, v in self.record.metadata.items()},
+            },
+            "calibration": {
+                "shot_noise_density": self.calibration.density if self.calibration.floor_known else None,
+                "unit": f"{self.calibration.unit}^2/Hz",
+                "relative_sd": self.calibration.relative_sd,
+                "dark_sn": self.calibration.dark_sn,
+                "flat_p": self.calibration.flat_p,
+            },
+            "band_hz": list(self.band_hz),
+            "fit": {
+                "status": fit.status,
+                "parameters": {
+                    n: {
+                        "mean": v,
+                        "sd": s,
+                        "prior_mean": getattr(fit.priors.get(n), "mean", None),
+                        "prior_sd": getattr(fit.priors.get(n), "sd", None),
+                        "pull": fit.pull(n),
+                    }
+                    for n, v, s in zip(fit.names, fit.values, fit.sd, strict=True)
+                },
+                "correlation": fit.correlation,
+                "at_bound": list(fit.at_bound),
+                "condition": fit.condition,
+                "goodness_of_fit_p": fit.p,
+                "band_power_ratio": fit.band_ratio,
+                "mean_ratio": fit.mean_ratio,
+                "mean_ratio_sd": fit.mean_ratio_sd,
+            },
+            "state": self.quantum,
+            "track": {
+                "modes": list(self.track.modes),
+                "frame": self.track.frame,
+                "rotation_hz": list(self.track.rotation_hz),
+                "time_start_s": self.track.time_start_s,
+                "time_step_s": self.track.time_step_s,
+                "innovation_variance_sn": self.track.innovation_variance_sn,
+                "filter_memory_s": self.track.memory_s,
+                "in_band": self.in_band,
+            },
+            "checks": [
+                {"name": t.name, "passed": t.passed, "value": t.value, "p": t.p, "sentence": t.sentence}
+                for t in self.tests
+            ],
+            "passed": self.passed,
+            "residual_lines": [
+                {"frequency_hz": x.frequency_hz, "width_hz": x.width_hz, "excess": x.excess} for x in self.lines
+            ],
+            "entangled": self.entangled,
+            "verdict": self.verdict,
+            "warnings": list(self.warnings),
+        }
+
+
+def analyze(
+    experiment: Experiment,
+    record: Record,
+    shot: Record | None = None,
+    dark: Record | None = None,
+    resolution_hz: float | None = None,
+    progress: Progress | None = None,
+) -> Analysis:
+    """Calibrate, fit, filter, test, and say in words whether entanglement is witnessed.
+
+    Without a shot record the record stays in its own unit with a fitted floor; quantum results are then None.
+
+    Raises
+    ------
+    InputError
+        For records that do not fit together or a band outside the spectrum.
+    ModelError
+        If the model is unstable or the fit does not converge.
+    """
+    say: Progress = progress or (lambda text, part: None)
+    if record.shots > 1:
+        raise InputError(f"{record.name}: {record.shots} shots; analyze takes one continuous record")
+    system = experiment.system
+    if len(system.currents) != 1:
+        raise InputError(f"{experiment.name}: analyze needs exactly one detected current, has {list(system.currents)}")
+    steady.unconditional(system)
+    band = _band(experiment, record)
+    warnings: list[str] = []
+    say("calibrating", None)
+    electronic = float(np.real(experiment.detectors()[0].electronic_noise_sn)) if experiment.detectors() else 0.0
+    calibration = calibrate(record, shot, dark, electronic, band)
+    warnings += calibration.warnings
+    warnings += _dark_conflict(calibration, electronic, experiment)
+    say("averaging the spectrum", None)
+    measured = averaged_spectrum(record, resolution_hz or _resolution(experiment, record, band)).band(*band)
+    fit = inference.fit_spectrum(
+        experiment, measured, calibration, record.sample_rate_hz, record.sampling, lambda text: say(text, None)
+    )
+    warnings += [f"{n} is at a bound of its prior" for n in fit.at_bound]
+    warnings += [f"{n} is {fit.pull(n):+.1f} prior sd from its prior mean" for n in fit.names if abs(fit.pull(n)) > 2.5]
+    in_unit = calibration if calibration.floor_known else replace(calibration, density=fit.scale * calibration.density)
+    followed = tracking.track(
+        fit.experiment, record, in_unit, "rotating", progress=lambda part: say("filtering", part)
+    )
+    say("testing the innovations", None)
+    tests = [_fit_test(fit), *_prior_test(fit), *consistency.innovation_tests(followed, in_unit, band)]
+    innovations = consistency.innovation_spectrum(followed, measured.resolution_hz).band(*band)
+    lines = _lines(measured, fit, innovations)
+    if lines:
+        named = ", ".join(f"{x.frequency_hz / 1e3:.6g} kHz ({x.excess:.3g} x)" for x in lines)
+        tests.append(Test("residual lines", False, float(len(lines)), None, f"noise that the model does not have at {named}"))
+    else:
+        tests.append(Test("residual lines", True, 0.0, None, "no residual line stands out within the band"))
+    in_band = _in_band(fit.experiment, record, followed)
+    if not calibration.floor_known:
+        warnings += _floor_warning(record, fit, band)
+    say("propagating the uncertainty", None)
+    quantum, verdict, entangled = None, "", None
+    passed = all(t.passed for t in tests)
+    if not calibration.floor_known:
+        verdict = "no quantum statement: the record has no shot-noise reference, so its scale is a fitted floor"
+    else:
+        quantum = _quantum(fit, measured, calibration, record, followed)
+        verdict, entangled = _verdict(quantum, passed, tests, record)
+    return Analysis(
+        experiment, record, band, calibration, measured, fit, followed, tuple(tests), tuple(lines), innovations, quantum,
+        in_band, tuple(dict.fromkeys(warnings)), verdict, entangled,
+    )  # fmt: skip
+
+
+# -- the pieces -------------------------------------------------------------------------------------------------------
+
+
+def _band(experiment: Experiment, record: Record) -> tuple[float, float]:
+    if experiment.band_hz is not None:
+        band = experiment.band_hz
+    else:
+        f = np.abs(tracking.mode_frequencies(experiment.system, experiment.reported_modes()))
+        band = (float(0.9 * np.min(f)), float(1.1 * np.max(f)))
+    if band[1] > 0.48 * record.sample_rate_hz:
+        raise InputError(
+            f"{record.name}: sample rate {record.sample_rate_hz:g} Hz is too low for the band "
+            f"{band[0]:g}..{band[1]:g} Hz of '{experiment.name}' (needs more than {band[1] / 0.48:.6g} Hz)"
+        )
+    return band
+
+
+def _resolution(experiment: Experiment, record: Record, band: tuple[float, float]) -> float:
+    """An eighth of the narrowest line in the band, at least 10 raw bins wide, at most 4000 bins."""
+    poles = np.linalg.eigvals(experiment.system.A) / (2 * np.pi)
+    near = (np.abs(poles.imag) > band[0]) & (np.abs(poles.imag) < band[1])
+    widths = 2 * np.abs(poles.real[near])
+    line = float(np.min(widths)) if widths.size else (band[1] - band[0]) / 50
+    return float(max(min(line / 8, (band[1] - band[0]) / 200), 10 / record.duration_s, (band[1] - band[0]) / 4000))
+
+
+def _dark_conflict(calibration: Calibration, electronic: float, experiment: Experiment) -> list[str]:
+    if calibration.dark_sn is None or calibration.dark_sd_sn is None:
+        return []
+    if abs(calibration.dark_sn - electronic) <= max(5 * calibration.dark_sd_sn, 0.1 * calibration.dark_sn, 1e-4):
+        return []
+    detector = experiment.detectors()[0].name if experiment.detectors() else "detector"
+    return [
+        f"the dark record says electronic noise of {calibration.dark_sn:.4f} SN, the experiment {electronic:g} SN; "
+        f"if the dark was taken like the record, set {detector}.electronic_noise_sn = {calibration.dark_sn:.4f}"
+    ]
+
+
+def _fit_test(fit: Fit) -> Test:
+    good = fit.p >= 1e-3
+    words = "consistent with the model" if good else "NOT consistent with the model"
+    return Test(
+        "spectrum goodness of fit",
+        good,
+        fit.band_ratio,
+        fit.p,
+        f"the measured spectrum is {words} (p = {fit.p:.2g}; band power {fit.band_ratio:.4f} of the model, "
+        f"mean ratio of bins {fit.mean_ratio:.4f} +- {fit.mean_ratio_sd:.4f})",
+    )
+
+
+def _prior_test(fit: Fit) -> list[Test]:
+    pulls = np.array([fit.pull(n) for n in fit.names if fit.pull(n) != 0.0])
+    if not pulls.size:
+        return []
+    p = chi_square_p(pulls)
+    worst = max(fit.names, key=lambda n: abs(fit.pull(n)))
+    good = "compatible" if p >= 1e-3 else "NOT compatible"
+    return [
+        Test(
+            "fitted values against priors",
+            p >= 1e-3,
+            float(np.sum(pulls**2)),
+            p,
+            f"fitted values are {good} with the priors (p = {p:.2g}; largest pull {fit.pull(worst):+.1f} sd: {worst})",
+        )
+    ]
+
+
+def _lines(measured: Spectrum, fit: Fit, innovations: Spectrum) -> list[Line]:
+    """Residual lines of the spectrum and of the innovations, each frequency once."""
+    found = consistency.residual_lines(innovations, np.ones(innovations.density.size))
+    for line in consistency.residual_lines(measured, fit.model):
+        if all(abs(line.frequency_hz - x.frequency_hz) > 4 * (line.width_hz + x.width_hz) for x in found):
+            found.append(line)
+    return sorted(found, key=lambda x: -x.excess)
+
+
+def _in_band(experiment: Experiment, record: Record, followed: Track) -> dict[str, float]:
+    """Density within +-7.5 % of the modes over that of the neighbouring floor, in the record and in the innovations."""
+    f = np.abs(tracking.mode_frequencies(experiment.system, experiment.reported_modes()))
+    low, high = 0.925 * float(np.min(f)), 1.075 * float(np.max(f))
+    width = 0.5 * (high - low)
+    resolution = max((high - low) / 60, 10 / record.duration_s)
+    out = {"low_hz": low, "high_hz": high}
+    if high + width >= 0.48 * record.sample_rate_hz:
+        return out
+    e = consistency.innovation_spectrum(followed, resolution)
+    for key, s in (("before", averaged_spectrum(record, resolution)), ("after", e)):
+        inside = float(np.mean(s.band(low, high).density))
+        sides = [s.band(max(low - width, 2 * resolution), low).density, s.band(high, high + width).density]
+        out[key] = inside / float(np.mean(np.concatenate(sides)))
+    return out
+
+
+def _floor_warning(record: Record, fit: Fit, band: tuple[float, float]) -> list[str]:
+    """Whether the floor beside the band, which the model takes as white, really is."""
+    span = band[1] - band[0]
+    wide = averaged_spectrum(record, max(span / 20, 10 / record.duration_s))
+    top = min(band[1] + 4 * span, 0.48 * record.sample_rate_hz)
+    f = wide.frequency_hz
+    outside = ((f > max(band[0] - 4 * span, 2 * wide.resolution_hz)) & (f < band[0])) | ((f > band[1]) & (f < top))
+    model = discretise(fit.experiment.system, record.sample_rate_hz, record.sampling).spectrum(f[outside]) * fit.scale
+    ratio = wide.density[outside] / model
+    if not ratio.size or np.max(np.abs(ratio / np.median(ratio) - 1)) < 6 / np.sqrt(wide.averages):
+        return []
+    return [
+        f"the floor is not white: beside the band it varies from {np.min(ratio):.2g} to {np.max(ratio):.2g} of the fitted "
+        "white level, so the filter is optimal only within the band"
+    ]
+
+
+def _quantum(fit: Fit, measured: Spectrum, calibration: Calibration, record: Record, followed: Track) -> dict[str, Any]:
+    """States at the fit, the interval of the EPR variance at one fixed (a, b), and the variance that the floor allows."""
+    best = fit.experiment
+    document = state_document(best)
+    sampled = GaussianState(followed.covariance, followed.modes)
+    out: dict[str, Any] = {
+        "quoted": f"the filter of this record ({record.sampling} samples at {record.sample_rate_hz:g} Hz)",
+        "unconditional": document["unconditional"],
+        "conditional_continuous": document["conditional"],
+        "conditional_sampled": describe_state(sampled),
+    }
+    if len(followed.modes) != 2:
+        return out
+    e = entanglement.epr(sampled)
+    drawn = fit.draws(DRAWS, seed=0)
+    system = drawn.system
+    index = system.indices(best.reported_modes())
+    poles = np.all(np.linalg.eigvals(system.A).real < 0, axis=-1)
+    V = steady.conditional(system).covariance[..., index, :][..., index]
+    continuous = entanglement.epr(gaussian_state(best))
+    spread = np.atleast_1d(entanglement.epr_variance(V, continuous.weight, continuous.angle_deg))
+    nu = np.atleast_1d(entanglement.ppt_min(np.where(np.isfinite(V), V, np.eye(4))))
+    good = np.isfinite(spread) & np.atleast_1d(poles)
+    spread, nu = spread[good], nu[good]
+    # the sampled filter's variance moves with the parameters as the continuous one does
+    shift = float(e.variance / continuous.variance)
+    nu_shift = float(entanglement.ppt_min(sampled) / entanglement.ppt_min(gaussian_state(best)))
+    low, high = (np.quantile(spread, [0.05, 0.95]) * shift).tolist()
+    extra, allowed = _floor_allows(fit, measured, calibration, record)
+    out["epr_variance"] = {
+        "value": float(e.variance),
+        "sd": float(np.std(spread) * shift),
+        "q05": low,
+        "q95": high,
+        "weight": float(e.weight),
+        "angle_deg": float(e.angle_deg),
+        "continuous_limit": float(continuous.variance),
+        "probability_below_1": float(np.mean(spread * shift < 1)),
+        "draws": int(spread.size),
+    }
+    out["ppt"] = {
+        "value": float(entanglement.ppt_min(sampled)),
+        "sd": float(np.std(nu) * nu_shift),
+        "probability_below_half": float(np.mean(nu * nu_shift < 0.5)),
+    }
+    out["measured_floor"] = {"excess_sn": extra, "epr_variance": allowed}
+    return out
+
+
+def _floor_allows(fit: Fit, measured: Spectrum, calibration: Calibration, record: Record) -> tuple[float, float]:
+    """Excess of the measured floor over the model's near the band's edges, and V_c with it as white detection noise."""
+    f = measured.frequency_hz
+    edge = 0.15 * (f[-1] - f[0])
+    sides = (f < f[0] + edge) | (f > f[-1] - edge)
+    excess = measured.density[sides] - fit.model[sides]
+    extra = float(np.mean(excess) / (fit.scale * calibration.density))
+    best = fit.experiment
+    detector = best.detectors()[0]
+    level = max(0.0, float(detector.electronic_noise_sn) + max(0.0, extra))
+    noisy = best.with_values({f"{detector.name}.electronic_noise_sn": level})
+    system = noisy.system
+    index = system.indices(noisy.reported_modes())
+    P = steady_filter(discretise(system, record.sample_rate_hz, record.sampling)).covariance[np.ix_(index, index)]
+    return extra, float(entanglement.epr(P).variance)
+
+
+def _verdict(
+    quantum: dict[str, Any], passed: bool, tests: list[Test], record: Record
+) -> tuple[str, bool | None]:
+    if not passed:
+        failed = "; ".join(t.sentence for t in tests if not t.passed)
+        return f"verdict withheld: the model does not fit the record ({failed})", None
+    if "epr_variance" not in quantum:
+        return "one mode: its conditional state is given, entanglement needs two", None
+    e, nu = quantum["epr_variance"], quantum["ppt"]
+    digits = max(2, min(4, 1 - int(np.floor(np.log10(max(e["sd"], 1e-4))))))
+    number = f"EPR variance {e['value']:.{digits}f} +- {e['sd']:.{digits}f}"
+    fixed = f"at a = {e['weight']:.3f}, angle {e['angle_deg']:.1f} deg"
+    if e["q95"] < 1:
+        return f"entanglement witnessed: {number} < 1 {fixed}, given the calibrated scale", True
+    if nu["probability_below_half"] > 0.95:
+        return f"entangled by PPT (smallest eigenvalue {nu['value']:.3f} < 1/2), though {number} {fixed} does not show it", True
+    return (
+        f"entanglement not witnessed: {number} {fixed}; P(V < 1) = {e['probability_below_1']:.2f}, "
+        f"PPT eigenvalue {nu['value']:.3f} +- {nu['sd']:.3f} (entangled below 1/2)",
+        False,
+    )
+
+
+def shot_units(calibration: Calibration, fit: Fit) -> float:
+    """Density of the unit in which spectra are plotted."""
+    return calibration.density if calibration.floor_known else fit.scale * calibration.density
+
+
+def epr_trajectory(analysis: Analysis) -> tuple[Array, Array]:
+    """Conditional means of X_EPR and P_EPR in the rotating frame at the sampled filter's (a, b)."""
+    e = entanglement.epr(analysis.track.covariance)
+    u = entanglement.basis(float(e.weight), float(e.angle_deg))[:2]
+    values = analysis.track.mean @ u.T
+    return values[:, 0], values[:, 1]
+
+

@@ -1,0 +1,39 @@
+"""The command line: `backaction COMMAND ...`. Presentation only; heavy imports happen inside the commands."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from backaction.cli import records, states
+from backaction.errors import BackactionError
+
+app = typer.Typer(
+    name="backaction",
+    help="Continuously measured linear quantum systems: spectra by source, conditional states, entanglement, records.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+states.register(app)
+records.register(app)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command and exit: 0 good, 2 bad input, 3 no such answer, 4 checks failed, 130 interrupted."""
+    try:
+        app(arguments, standalone_mode=True)
+    except BackactionError as error:
+        sys.stderr.write(f"backaction: {error}\n")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write("backaction: interrupted\n")
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+    except MemoryError:
+        sys.stderr.write("backaction: not enough memory for this request\n")
+        sys.exit(2)

@@ -1,0 +1,99 @@
+"""Output of `backaction spectrum`: JSON, a table, and files."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backaction.errors import InputError
+from backaction.experiment import Experiment
+from backaction.files import provenance, replacing, to_json
+from backaction.response import Budget
+from backaction.system import Array
+
+
+def axis(experiment: Experiment) -> Array:
+    """Default frequencies: the experiment's band, or 10 % about its modes."""
+    if experiment.band_hz is not None:
+        return np.linspace(*experiment.band_hz, 501)
+    poles = np.linalg.eigvals(experiment.system.A) / (2 * np.pi)
+    index = experiment.system.indices(experiment.reported_modes())
+    if not index or not poles.size:
+        raise InputError(f"{experiment.name}: name the frequencies with --f LO:HI:N")
+    slow = np.abs(poles.imag[np.argsort(-poles.real)][: len(index)])
+    return np.linspace(0.9 * float(np.min(slow)), 1.1 * float(np.max(slow)), 501)
+
+
+def document(experiment: Experiment, mine: Budget, diff: str | None, other: Budget | None) -> dict[str, Any]:
+    """Schema `backaction/spectrum/1`."""
+    out: dict[str, Any] = {
+        "schema": "backaction/spectrum/1",
+        "experiment": experiment.name,
+        "current": mine.current,
+        "frequency_hz": mine.frequency_hz,
+        "unit": mine.unit,
+        "total": mine.total,
+        "sources": mine.sources,
+    }
+    if other is not None:
+        out["other"] = {"experiment": diff, "total": other.total, "sources": other.sources}
+    return out
+
+
+def text(mine: Budget, other: Budget | None, diff: str | None) -> str:
+    """Total and sources at the peak and averaged over the axis; a comparison where there is another."""
+    peak = int(np.argmax(mine.total))
+    f = mine.frequency_hz
+    lines = [f"'{mine.current}' in shot-noise units, {f[0]:.8g}..{f[-1]:.8g} Hz"]
+    extra = "" if other is None else f"{'mean, ' + str(diff):>20}"
+    lines.append(f"  {'source':<24}{'peak ' + format(f[peak], '.8g') + ' Hz':>24}{'mean':>14}{extra}")
+    for name, values in [*mine.sources.items(), ("total", mine.total)]:
+        theirs = ""
+        if other is not None:
+            x = other.total if name == "total" else other.sources.get(name)
+            theirs = f"{'-' if x is None else format(float(np.mean(x)), '.6g'):>20}"
+        lines.append(f"  {name:<24}{values[peak]:>24.6g}{float(np.mean(values)):>14.6g}{theirs}")
+    return "\n".join(lines)
+
+
+def save_spectrum(path: Path, experiment: Experiment, mine: Budget, other: Budget | None, diff: str | None) -> None:
+    """Write a figure, CSV or HDF5, whole or not at all."""
+    with replacing(path) as temporary:
+        if path.suffix == ".csv":
+            with open(temporary, "w", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file)
+                writer.writerow(["frequency_hz", "total", *mine.sources])
+                writer.writerows(np.column_stack([mine.frequency_hz, mine.total, *mine.sources.values()]).tolist())
+        elif path.suffix == ".h5":
+            _hdf5(temporary, experiment, mine)
+        else:
+            _figure(temporary, path.suffix[1:], mine, other, diff)
+
+
+def _hdf5(path: Path, experiment: Experiment, mine: Budget) -> None:
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        file["frequency_hz"], file["total"] = mine.frequency_hz, mine.total
+        for name, values in mine.sources.items():
+            file[f"sources/{name}"] = values
+        file.attrs["schema"], file.attrs["unit"] = "backaction/spectrum/1", mine.unit
+        file.attrs["experiment"] = to_json(experiment.to_dict())
+        for key, value in provenance().items():
+            file.attrs[key] = value
+
+
+def _figure(path: Path, kind: str, mine: Budget, other: Budget | None, diff: str | None) -> None:
+    from matplotlib.figure import Figure
+
+    from backaction import plots
+
+    figure = Figure(figsize=(8, 4.6), layout="constrained")
+    ax = plots.spectrum(figure.subplots(), mine)
+    if other is not None:
+        ax.plot(other.frequency_hz / 1e6, other.total, "k--", lw=1, label=str(diff))
+        ax.legend(fontsize=7, ncols=3, loc="upper left")
+    figure.savefig(path, format=kind, dpi=150)

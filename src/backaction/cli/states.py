@@ -1,0 +1,128 @@
+"""Commands on experiments alone: `list`, `show`, `state`, `spectrum`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from backaction.cli.common import ExperimentName, Json, Set, frequencies, load, put, say
+from backaction.errors import InputError
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.command("list")(list_)
+    app.command()(show)
+    app.command()(state)
+    app.command()(spectrum)
+    app.callback(invoke_without_command=True)(version)
+
+
+def version(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False
+) -> None:
+    """Continuously measured linear quantum systems: spectra by source, conditional states, entanglement, records."""
+    if version:
+        from backaction._version import __version__
+
+        put(__version__)
+        raise typer.Exit
+
+
+def list_(json: Json = False) -> None:
+    """List the shipped experiments and the kinds of elements."""
+    from backaction.elements import ELEMENTS
+    from backaction.experiment import Experiment, shipped
+    from backaction.files import to_json
+
+    experiments = {n: Experiment.load(n).description.split("\n")[0] for n in shipped()}
+    kinds = {k: (c.__doc__ or "").split("\n")[0] for k, c in ELEMENTS.items()}
+    if json:
+        put(to_json({"schema": "backaction/list/1", "experiments": experiments, "elements": kinds}))
+        return
+    put("experiments")
+    for name, text in experiments.items():
+        put(f"  {name:<24} {text}")
+    put("elements")
+    for kind, text in kinds.items():
+        put(f"  {kind:<24} {text}")
+
+
+def show(experiment: ExperimentName, set_: Set = None, json: Json = False) -> None:
+    """Show resolved values, poles, effective mechanics, rates, cooperativities by definition and carrier phases."""
+    from backaction.cli.show import document, text
+    from backaction.files import to_json
+
+    facts = document(load(experiment, set_))
+    put(to_json(facts) if json else text(facts))
+
+
+def state(experiment: ExperimentName, set_: Set = None, json: Json = False) -> None:
+    """Steady states, unconditional and conditional, with every entanglement measure."""
+    from backaction.files import to_json
+    from backaction.results import state_document
+
+    facts = state_document(load(experiment, set_))
+    if json:
+        put(to_json(facts))
+        return
+    put(f"{facts['experiment']}: modes {', '.join(facts['modes'])} ({facts['frame']} frame; {facts['convention']})")
+    for which in ("unconditional", "conditional"):
+        put(_state_text(which, facts[which]))
+    for warning in facts["warnings"]:
+        say(f"warning: {warning}")
+
+
+def _state_text(which: str, s: dict[str, Any] | None) -> str:
+    import numpy as np
+
+    if s is None:
+        return f"\n{which}: none"
+    lines = [f"\n{which}", np.array2string(np.array(s["covariance"]), precision=5, suppress_small=True)]
+    lines.append("  occupations           " + ", ".join(f"{k} {v:.5g}" for k, v in s["occupations"].items()))
+    lines.append(f"  purity                {s['purity']:.6g}")
+    if "epr" in s:
+        e = s["epr"]
+        word = "entanglement witnessed" if e["variance"] < 1 else "not witnessed by this"
+        lines.append(f"  EPR variance          {e['variance']:.7g} at a = {e['weight']:.5g}, b = {e['angle_deg']:.5g} deg ({word})")
+        at = s.get("epr_at_conditional")
+        if at:
+            lines.append(f"  at conditional's a, b {at['variance']:.7g}")
+        lines.append(f"  Duan (a = 1)          {s['duan']:.7g}")
+        decided = "entangled" if s["ppt_min"] < 0.5 else "separable"
+        lines.append(f"  PPT eigenvalue        {s['ppt_min']:.7g} ({decided}: entangled below 1/2)")
+        lines.append(f"  log-negativity        {s['log_negativity']:.6g} ebit")
+        lines.append("  steering (bits)       " + ", ".join(f"{k} {v:.4g}" for k, v in s["steering"].items()))
+    return "\n".join(lines)
+
+
+def spectrum(
+    experiment: ExperimentName,
+    f: Annotated[str | None, typer.Option("--f", metavar="LO:HI:N", help="Frequencies in Hz; units allowed.")] = None,
+    set_: Set = None,
+    json: Json = False,
+    save: Annotated[Path | None, typer.Option("--save", help="Write x.pdf, x.png, x.svg, x.csv or x.h5.")] = None,
+    diff: Annotated[str | None, typer.Option("--diff", metavar="OTHER", help="Compare with another experiment.")] = None,
+    current: Annotated[str | None, typer.Option("--current", help="Which detected current, where there are several.")] = None,
+) -> None:
+    """Spectrum of the detected current by source, in shot-noise units."""
+    from backaction.cli.spectrum import axis, document, save_spectrum, text
+    from backaction.files import to_json
+    from backaction.response import budget
+
+    chosen = load(experiment, set_)
+    grid = frequencies(f) if f else axis(chosen)
+    mine = budget(chosen.system, grid, current)
+    other = budget(load(diff, None).system, grid, current) if diff else None
+    facts = document(chosen, mine, diff, other)
+    if save is not None:
+        if save.suffix.lower() not in (".pdf", ".png", ".svg", ".csv", ".h5"):
+            raise InputError(f"--save {save}: unknown ending '{save.suffix}'; known: .pdf, .png, .svg, .csv, .h5")
+        save_spectrum(save, chosen, mine, other, diff)
+        say(f"wrote {save}")
+    if json:
+        put(to_json(facts))
+    elif save is None:
+        put(text(mine, other, diff))

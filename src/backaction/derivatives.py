@@ -1,0 +1,209 @@
+"""Exact derivatives of results with respect to an experiment's fields.
+
+Builders are analytic in their fields, so one batched complex step (imaginary part 1e-30) gives dA, dB, dC, dD, dS to
+machine precision. Every result supplies its adjoint: with V_bar = d result/dV,
+
+    Lyapunov    A^T L + L A + V_bar = 0,                d result = <L, dA V + V dA^T + dQ>
+    Riccati     (A - KC)^T L + L (A - KC) + V_bar = 0,  d result = <L, dA V + V dA^T + dQ - dX K^T - K dX^T + K dR K^T>,
+                dX = V dC^T + dN
+
+so that a gradient costs one linear solve and one contraction per field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from backaction import entanglement, response, steady
+from backaction.errors import InputError
+from backaction.experiment import Experiment
+from backaction.results import Measure, covariances, parse
+from backaction.system import Array, LinearSystem
+
+_H = 1e-30
+
+
+def stepped(experiment: Experiment, fields: Sequence[str]) -> LinearSystem:
+    """The system with a leading axis over `fields`, each moved by i * 1e-30; imaginary parts / 1e-30 are derivatives."""
+    if not fields:
+        raise InputError("gradient: name at least one field")
+    base = experiment.system.batch_shape
+    values: dict[str, Any] = {}
+    eye = np.eye(len(fields))
+    for k, path in enumerate(fields):
+        value = experiment.value(path)
+        if value is None or isinstance(value, (str, tuple, dict)):
+            raise InputError(f"gradient: '{path}' is not a number that is set in '{experiment.name}'")
+        hot = eye[:, k].reshape((len(fields),) + (1,) * len(base))
+        values[path] = np.asarray(value) * 1.0 + 1j * _H * hot
+    return experiment.with_values(values, "gradient").build()
+
+
+def gradient(result: str, experiment: Experiment, fields: Sequence[str], **options: Any) -> Array:
+    """d result/d field for every field, in the field's own unit.
+
+    Parameters
+    ----------
+    result
+        A result's name (`conditional.epr.variance`, `unconditional.log_negativity`, ...), `STATE.covariance`, or
+        `spectrum` (shot-noise units; options `frequency_hz`, `current`).
+    fields
+        Paths `element.field`; each must be set to a number (or an array: everything broadcasts).
+
+    Returns
+    -------
+    Array
+        Shape (..., F), (..., F, 2k, 2k) for a covariance, (..., F, f) for the spectrum; `...` the experiment's axes.
+
+    Raises
+    ------
+    InputError
+        For unknown results or fields.
+    ModelError
+        As the result itself.
+    """
+    system = experiment.system
+    step = stepped(experiment, fields)
+    if result == "spectrum":
+        return _last(_spectrum(system, step, **options), 1)
+    head, _, tail = result.partition(".")
+    index = system.indices(experiment.reported_modes())
+    if tail == "covariance":
+        return _last(_forward(system, step, head)[..., index, :][..., index], 2)
+    which, measure = parse(result, experiment)
+    V = covariances(system, which.state)
+    sub = V[..., index, :][..., index]
+    if which.measure == "epr_at_conditional.variance":
+        Vc = covariances(system, "conditional")
+        sub_c = Vc[..., index, :][..., index]
+        best = entanglement.epr(sub_c)
+        at = Measure(lambda v: entanglement.epr_variance(v, best.weight, best.angle_deg))
+
+        def moved(v: Array) -> Any:
+            e = entanglement.epr(v)
+            return entanglement.epr_variance(sub, e.weight, e.angle_deg)
+
+        total = _adjoint(system, step, "unconditional", V, _embed(slope(at, sub), index, V))
+        return _last(total + _adjoint(system, step, "conditional", Vc, _embed(slope(Measure(moved), sub_c), index, Vc)), 0)
+    return _last(_adjoint(system, step, which.state, V, _embed(slope(measure, sub), index, V)), 0)
+
+
+def slope(measure: Measure, V: Array) -> Array:
+    """d measure/dV as a symmetric matrix: given in closed form, or by a complex step through every distinct entry."""
+    if measure.slope is not None:
+        return measure.slope(V)
+    n = V.shape[-1]
+    i, j = np.triu_indices(n)
+    steps = np.zeros((len(i), *(1,) * (V.ndim - 2), n, n))
+    k = np.arange(len(i))
+    steps[k, ..., i, j] = 1.0
+    steps[k, ..., j, i] = 1.0
+    entry = np.imag(measure.value(V + 1j * _H * steps)) / _H
+    out = np.zeros(V.shape)
+    for m, (a, b) in enumerate(zip(i, j, strict=True)):
+        out[..., a, b] = entry[m] * (1.0 if a == b else 0.5)
+        out[..., b, a] = out[..., a, b]
+    return out
+
+
+def _embed(part: Array, index: list[int], V: Array) -> Array:
+    out = np.zeros(V.shape)
+    out[..., np.array(index)[:, None], index] = part
+    return out
+
+
+def _terms(system: LinearSystem, step: LinearSystem, state: str, V: Array) -> tuple[Array, Array]:
+    """Closed-loop drift F and the forcing M (leading axis: fields) of F dV + dV F^T + M = 0 for one steady state."""
+    dA = np.imag(step.A) / _H
+    dQ, dN, dR = (np.imag(x) / _H for x in step.noise())
+    if state == "unconditional":
+        half = dA @ V
+        return system.A, half + _t(half) + dQ
+    detected, d_step = system.detected(), step.detected()
+    dC = np.imag(d_step.C) / _H
+    Q, N, R = system.noise()
+    if state == "conditional":
+        K = _t(np.linalg.solve(R, _t(V @ _t(detected.C) + N)))
+        half = dA @ V - (V @ _t(dC) + dN) @ _t(K)
+        return system.A - K @ detected.C, half + _t(half) + dQ + K @ dR @ _t(K)
+    # the effect operator: J = V^-1 solves J A~ + A~^T J - J Q~ J + G = 0, dV = -V dJ V
+    Qs, Ns, Rs = step.noise()
+    KN = _t(np.linalg.solve(_t(Rs), _t(Ns)))
+    dAt = np.imag(step.A - KN @ d_step.C) / _H
+    dQt = np.imag(Qs - KN @ _t(Ns)) / _H
+    dG = np.imag(_t(d_step.C) @ np.linalg.solve(Rs, d_step.C)) / _H
+    K0 = _t(np.linalg.solve(_t(R), _t(N)))
+    At, Qt = system.A - K0 @ detected.C, Q - K0 @ _t(N)
+    J = np.linalg.inv(V)
+    # multiply the equation of dJ by V on both sides: (-F) dV + dV (-F)^T + ... with F = V (At - Qt J)^T J
+    F = V @ _t(At - Qt @ J) @ J
+    half = V @ (J @ dAt) @ V
+    return F, -(half + _t(half) - dQt + V @ dG @ V)
+
+
+def _adjoint(system: LinearSystem, step: LinearSystem, state: str, V: Array, V_bar: Array) -> Array:
+    F, M = _terms(system, step, state, V)
+    L = steady.lyapunov(_t(F), V_bar)
+    return np.sum(L * M, axis=(-2, -1))
+
+
+def _forward(system: LinearSystem, step: LinearSystem, state: str) -> Array:
+    F, M = _terms(system, step, state, covariances(system, state))
+    return steady.lyapunov(F, M)
+
+
+def _spectrum(system: LinearSystem, step: LinearSystem, frequency_hz: Any, current: str | None = None) -> Array:
+    """d S(f)/d field of a current, shape (F, ..., f)."""
+    name = response.pick_current(system, current)
+    row, row_s = system.output(name), step.output(name)
+    Q, N, R = system.noise()
+    k = system.currents.index(name)
+    Qs, Ns, Rs = step.noise()
+    args = (system.A, Q, N[..., k : k + 1], R[..., k : k + 1, k : k + 1], system.C[..., row, :])
+    tangents = (
+        np.imag(step.A) / _H,
+        np.imag(Qs) / _H,
+        np.imag(Ns[..., k : k + 1]) / _H,
+        np.imag(Rs[..., k : k + 1, k : k + 1]) / _H,
+        np.imag(step.C[..., row_s, :]) / _H,
+    )
+    f = np.atleast_1d(np.asarray(frequency_hz, dtype=float))
+    return noise_spectrum_tangent(args, tangents, -2j * np.pi * f)[1] / response.VACUUM
+
+
+def noise_spectrum_tangent(
+    model: tuple[Array, Array, Array, Array, Array], tangents: tuple[Array, Array, Array, Array, Array] | None, s: Array
+) -> tuple[Array, Array]:
+    """S(s) = l Q l^+ + l N + (l N)^+ + R with l = C (s - A)^-1 of one output, and its derivatives along `tangents`.
+
+    `model` is (A, Q, N, R, C) of a continuous (s = -iW) or a sampled (s = e^{-iWh}) system with N (n, 1), C (1, n).
+    Returns S (..., f) and dS (F, ..., f).
+    """
+    A, Q, N, R, C = model
+    left = response.resolvent_rows(A, C, s)
+    lQ = left @ Q[..., None, :, :]
+    value = np.real((lQ @ _h(left))[..., 0, 0]) + 2 * np.real((left @ N[..., None, :, :])[..., 0, 0]) + R[..., 0, 0][..., None]
+    if tangents is None:
+        return value, np.zeros((0, *value.shape))
+    dA, dQ, dN, dR, dC = (np.asarray(x)[..., None, :, :] for x in tangents)
+    # dl = (dC + l dA)(s - A)^-1, so dl q = (dC + l dA) r with r = (s - A)^-1 (Q l^+ + N)
+    r = np.linalg.solve(s[:, None, None] * np.eye(A.shape[-1]) - A[..., None, :, :], _h(lQ) + N[..., None, :, :])
+    moved = 2 * np.real(((dC + left @ dA) @ r)[..., 0, 0])
+    direct = np.real((left @ dQ @ _h(left))[..., 0, 0]) + 2 * np.real((left @ dN)[..., 0, 0]) + dR[..., 0, 0]
+    return value, moved + direct
+
+
+def _last(values: Array, inner: int) -> Array:
+    """Move the field axis from the front to just before the result's own axes."""
+    return np.moveaxis(values, 0, values.ndim - 1 - inner)
+
+
+def _t(matrix: Array) -> Array:
+    return np.swapaxes(matrix, -1, -2)
+
+
+def _h(matrix: Array) -> Array:
+    return np.conj(np.swapaxes(matrix, -1, -2))

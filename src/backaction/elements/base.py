@@ -1,0 +1,227 @@
+"""What every element shares: fields with units and bounds, validation, overrides, the light that reaches it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from backaction.errors import InputError, nearest
+from backaction.system import LAB, Frame, LinearSystem, Pair
+from backaction.units import number
+
+
+def quantity(
+    unit: str,
+    default: Any = MISSING,
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    above: float | None = None,
+    doc: str = "",
+) -> Any:
+    """A dataclass field that holds a number (or array) in `unit` within closed bounds, or strictly above `above`."""
+    metadata = {"unit": unit, "minimum": minimum, "maximum": maximum, "above": above, "doc": doc}
+    return field(default=default, metadata=metadata) if default is not MISSING else field(metadata=metadata)
+
+
+def choice(default: str, *allowed: str, doc: str = "") -> Any:
+    """A dataclass field that holds one of a few words."""
+    return field(default=default, metadata={"choices": allowed, "doc": doc})
+
+
+def parts(doc: str = "") -> Any:
+    """A dataclass field that holds a tuple of named parts (further mechanical modes, spectral lines)."""
+    return field(default=(), metadata={"parts": True, "doc": doc})
+
+
+@dataclass(frozen=True)
+class Light:
+    """The field that reaches an element: its frame, and (cos, sin) of its carrier's phase in that frame."""
+
+    frame: Frame = LAB
+    carrier: Pair = (1.0, 0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A frozen set of fields with a name. Fields may be arrays, which broadcast; setting one of a group clears the rest."""
+
+    name: str
+    groups: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    part_type: ClassVar[type[Part] | None] = None
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            if "unit" in f.metadata or "choices" in f.metadata:
+                _validate(self, f)
+        for group in self.groups:
+            given = [k for k in group if getattr(self, k) is not None]
+            if len(given) > 1:
+                raise InputError(f"{self.name}: give only one of {', '.join(given)}")
+
+    @classmethod
+    def keys(cls) -> list[str]:
+        """The field names that a TOML table of this kind may hold."""
+        return [f.name for f in fields(cls) if f.name != "name"]
+
+    @classmethod
+    def from_table(cls, name: str, table: Mapping[str, Any], where: str) -> Self:
+        """Build from a TOML table; `where` (file) opens the error messages."""
+        values: dict[str, Any] = {}
+        for key, value in table.items():
+            values[key] = cls._read(name, key, value, where)
+        for f in fields(cls):
+            if f.default is MISSING and f.default_factory is MISSING and f.name not in values and f.name != "name":
+                raise InputError(f"{where}: {name} ({_kind(cls)}): missing '{f.name}' ({f.metadata.get('unit', '')})")
+        try:
+            return cls(name=name, **values)
+        except InputError as error:
+            raise type(error)(f"{where}: {error}") from None
+
+    @classmethod
+    def _read(cls, name: str, key: str, value: Any, where: str) -> Any:
+        known = {f.name: f for f in fields(cls) if f.name != "name"}
+        if key not in known:
+            raise InputError(f"{where}: {name} ({_kind(cls)}): unknown key '{key}'{nearest(key, known)}")
+        meta = known[key].metadata
+        here = f"{where}: {name}.{key}"
+        if "unit" in meta:
+            return number(value, meta["unit"], here)
+        if meta.get("parts"):
+            assert cls.part_type is not None
+            if not isinstance(value, list) or not all(isinstance(v, Mapping) for v in value):
+                raise InputError(f"{here}: expected a list of tables, got {value!r}")
+            out = []
+            for i, item in enumerate(value, 1):
+                rest = {k: v for k, v in item.items() if k != "name"}
+                out.append(cls.part_type.from_table(str(item.get("name", f"{key.rstrip('s')}{i}")), rest, f"{where}: {name}"))
+            return tuple(out)
+        if meta.get("fractions"):
+            if not isinstance(value, Mapping):
+                raise InputError(f"{here}: expected a table of name = fraction, got {value!r}")
+            return {str(k): number(v, "1", f"{here}.{k}") for k, v in value.items()}
+        if not isinstance(value, (str, int, float)) or isinstance(value, bool):
+            raise InputError(f"{here} = {value!r}: expected a word")
+        return value
+
+    def with_value(self, path: str, value: Any, where: str = "--set") -> Self:
+        """A copy with one field changed; `path` is `field` or `part.field`. Others of its group are cleared."""
+        head, _, tail = path.partition(".")
+        if tail:
+            for f in fields(self):
+                if f.metadata.get("parts"):
+                    items = getattr(self, f.name)
+                    names = [p.name for p in items]
+                    if head in names:
+                        new = [p.with_value(tail, value, f"{where}: {self.name}") if p.name == head else p for p in items]
+                        return replace(self, **{f.name: tuple(new)})
+            known = [p.name for f in fields(self) if f.metadata.get("parts") for p in getattr(self, f.name)]
+            raise InputError(f"{where}: {self.name} has no part '{head}'{nearest(head, known)}")
+        if isinstance(value, (str, bool, int, float)):
+            value = self._read(self.name, head, value, where)
+        elif head not in self.keys():
+            raise InputError(f"{where}: {self.name} ({_kind(type(self))}): unknown key '{head}'{nearest(head, self.keys())}")
+        changes = {head: value}
+        for group in self.groups:
+            if head in group:
+                changes |= {k: None for k in group if k != head}
+        try:
+            return replace(self, **changes)
+        except InputError as error:
+            raise type(error)(f"{where}: {error}") from None
+
+    def value(self, path: str) -> Any:
+        """The value of `field` or `part.field`."""
+        head, _, tail = path.partition(".")
+        if not tail:
+            if head not in self.keys():
+                raise InputError(f"{self.name}: unknown key '{head}'{nearest(head, self.keys())}")
+            return getattr(self, head)
+        for f in fields(self):
+            if f.metadata.get("parts"):
+                for part in getattr(self, f.name):
+                    if part.name == head:
+                        return part.value(tail)
+        raise InputError(f"{self.name}: no part '{head}'")
+
+    def to_table(self) -> dict[str, Any]:
+        """The fields that are set, as plain Python values (for TOML, JSON and provenance)."""
+        out: dict[str, Any] = {}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if f.name == "name" or value is None or (f.metadata.get("parts") and not value):
+                continue
+            if f.metadata.get("parts"):
+                out[f.name] = [{"name": p.name} | p.to_table() for p in value]
+            elif isinstance(value, Mapping):
+                out[f.name] = {k: float(v) for k, v in value.items()}
+            else:
+                out[f.name] = value if isinstance(value, str) else np.asarray(value).tolist()
+        return out
+
+    def numeric_fields(self) -> list[str]:
+        """Paths of the fields that hold a number now."""
+        out = [f.name for f in fields(self) if "unit" in f.metadata and getattr(self, f.name) is not None]
+        for f in fields(self):
+            if f.metadata.get("parts"):
+                out += [f"{p.name}.{k}" for p in getattr(self, f.name) for k in p.numeric_fields()]
+        return out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Element(Part):
+    """One physical thing on the path of the light; builds a `LinearSystem` with ports `name.in`, `name.out`, ..."""
+
+    kind: ClassVar[str] = ""
+
+    def build(self, light: Light = Light()) -> LinearSystem:
+        """The element as a `LinearSystem`, given the light that reaches it."""
+        raise InputError(f"{self.name}: elements of kind '{self.kind}' cannot be built")
+
+    def _lab_only(self, light: Light) -> None:
+        if light.frame != LAB:
+            raise InputError(f"{self.name} ({self.kind}) needs light in the lab frame, got {light.frame}")
+
+
+def _kind(cls: type) -> str:
+    return getattr(cls, "kind", "") or cls.__name__
+
+
+def _validate(part: Part, f: dataclasses.Field[Any]) -> None:
+    value = getattr(part, f.name)
+    if value is None:
+        return
+    meta = f.metadata
+    if "choices" in meta:
+        if value not in meta["choices"]:
+            hint = nearest(str(value), meta["choices"])
+            raise InputError(f"{part.name}.{f.name} = {value!r}: must be one of {', '.join(meta['choices'])}{hint}")
+        return
+    try:
+        real = np.real(np.asarray(value, dtype=complex))
+    except (TypeError, ValueError):
+        raise InputError(f"{part.name}.{f.name} = {value!r}: expected a number in {meta['unit']}") from None
+    low, high, above = meta["minimum"], meta["maximum"], meta["above"]
+    bad = ~np.isfinite(real)
+    if low is not None:
+        bad |= real < low
+    if high is not None:
+        bad |= real > high
+    if above is not None:
+        bad |= real <= above
+    if np.any(bad):
+        shown = float(real[bad].ravel()[0]) if real.ndim else float(real)
+        if above is not None:
+            allowed = f"> {above:g}" if high is None else f"in ({above:g}, {high:g}]"
+        elif high is not None:
+            allowed = f"in [{low:g}, {high:g}]"
+        elif low is not None:
+            allowed = f">= {low:g}"
+        else:
+            allowed = "finite"
+        unit = "" if meta["unit"] == "1" else f" {meta['unit']}"
+        raise InputError(f"{part.name}.{f.name} = {shown:g}{unit}: must be {allowed}")

@@ -1,0 +1,270 @@
+"""An optical or microwave cavity whose field is coupled to mechanical modes by radiation pressure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from backaction.constants import C_LIGHT, HBAR, TWO_PI
+from backaction.elements.base import Element, Light, Part, choice, parts, quantity
+from backaction.elements.oscillators import damped_rotation, occupation_at, thermal_bath
+from backaction.elements.spin_oscillator import join_columns
+from backaction.errors import InputError, ModelError
+from backaction.system import Array, LinearSystem, Mode, Pair, Port, block_diagonal, stack
+
+
+@dataclass(frozen=True, kw_only=True)
+class MechanicalMode(Part):
+    """A further mechanical mode that sees the same intracavity field (with back-action)."""
+
+    groups: ClassVar[tuple[tuple[str, ...], ...]] = (
+        ("bath_occupation", "bath_temperature_k"),
+        ("coupling_hz", "single_photon_coupling_hz"),
+    )
+
+    mechanical_hz: Any = quantity("Hz", above=0.0)
+    mechanical_linewidth_hz: Any = quantity("Hz", above=0.0)
+    bath_occupation: Any = quantity("1", None, minimum=0.0)
+    bath_temperature_k: Any = quantity("K", None, minimum=0.0)
+    coupling_hz: Any = quantity("Hz", None)
+    single_photon_coupling_hz: Any = quantity("Hz", None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptomechanicalCavity(Element):
+    r"""H/hbar = -Delta a'a + omega_m b'b - g (a + a')(b + b'), Delta = omega_laser - omega_cavity, g = g_0 sqrt(n).
+
+    With [X, P] = i everywhere and the intracavity carrier real:
+
+        dX = omega P,    dP = -omega X - gamma P + 2 g X_a + F
+        dX_a = -kappa/2 X_a - Delta P_a + ...,    dP_a = -kappa/2 P_a + Delta X_a + 2 g X + ...
+        a_out = sqrt(kappa_port) a - a_in
+
+    The field at the input port is referred to its carrier (real positive there); the intracavity field is turned from
+    it by psi = arctan(2 Delta/kappa), and the outgoing carrier by arg(kappa_in/(kappa/2 - i Delta) - 1). Source:
+    Thomas 2021 (B20)-(B27); g is the textbook coupling, sqrt(2) times the paper's (`physics notes`, section 1).
+    `mode_matching` is a power: kappa_in -> eta kappa_in and the rest joins the loss (Moller 2017, Methods).
+    """
+
+    kind: ClassVar[str] = "optomechanical_cavity"
+    part_type: ClassVar[type[Part] | None] = MechanicalMode
+    groups: ClassVar[tuple[tuple[str, ...], ...]] = (
+        ("bath_occupation", "bath_temperature_k"),
+        ("coupling_hz", "single_photon_coupling_hz"),
+        ("photons", "power_w"),
+        ("ports", "overcoupling"),
+    )
+
+    mechanical_hz: Any = quantity("Hz", above=0.0, doc="bare mechanical frequency")
+    mechanical_linewidth_hz: Any = quantity("Hz", above=0.0, doc="bare linewidth gamma_M0")
+    bath_occupation: Any = quantity("1", None, minimum=0.0)
+    bath_temperature_k: Any = quantity("K", None, minimum=0.0)
+    cavity_linewidth_hz: Any = quantity("Hz", above=0.0, doc="kappa, full width")
+    ports: Mapping[str, float] | None = field(default=None, metadata={"fractions": True, "doc": "fractions of kappa"})
+    input_port: str | None = field(default=None, metadata={"doc": "where the path of the light enters"})
+    output_port: str | None = field(default=None, metadata={"doc": "where it leaves"})
+    carrier_port: str | None = field(default=None, metadata={"doc": "where the carrier enters"})
+    overcoupling: Any = quantity("1", None, minimum=0.0, maximum=1.0, doc="kappa_in/kappa of a two-port cavity")
+    detuning_hz: Any = quantity("Hz", doc="Delta, red negative")
+    coupling_hz: Any = quantity("Hz", None, doc="textbook g = g_0 sqrt(n)")
+    single_photon_coupling_hz: Any = quantity("Hz", None, doc="g_0, with photons or power_w")
+    photons: Any = quantity("1", None, minimum=0.0, doc="intracavity photon number")
+    power_w: Any = quantity("W", None, minimum=0.0, doc="carrier power at the carrier port, with wavelength_m")
+    wavelength_m: Any = quantity("m", None, above=0.0, doc="of the carrier; needed with power_w")
+    mode_matching: Any = quantity("1", 1.0, minimum=0.0, maximum=1.0, doc="power overlap with the cavity mode")
+    damping: str = choice("velocity", "velocity", "symmetric")
+    modes: tuple[MechanicalMode, ...] = parts("further mechanical modes in the same field")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.ports is None and self.overcoupling is None:
+            raise InputError(f"{self.name} ({self.kind}): missing overcoupling, or ports with their fractions of kappa")
+        if self.coupling_hz is None and self.single_photon_coupling_hz is None:
+            raise InputError(f"{self.name} ({self.kind}): missing coupling_hz (or single_photon_coupling_hz)")
+        if self.ports is not None:
+            total = sum(self.ports.values())
+            if abs(total - 1) > 1e-9 or min(self.ports.values()) < 0:
+                raise InputError(f"{self.name}.ports = {dict(self.ports)}: fractions must be >= 0 and sum to 1, got {total:g}")
+            for key in ("input_port", "output_port", "carrier_port"):
+                port = getattr(self, key)
+                if port is not None and port not in self.ports:
+                    raise InputError(f"{self.name}.{key} = {port!r}: not among the ports {', '.join(self.ports)}")
+
+    # -- derived quantities ---------------------------------------------------------------------------------------
+
+    def port_roles(self) -> tuple[str, str, str]:
+        """Names of the input, output and carrier port."""
+        first = "in" if self.ports is None else next(iter(self.ports))
+        entry = self.input_port or first
+        return entry, self.output_port or entry, self.carrier_port or entry
+
+    def port_rates(self) -> dict[str, Any]:
+        """kappa of each port in rad/s, after the mode matching of the input port."""
+        kappa = TWO_PI * np.asarray(self.cavity_linewidth_hz)
+        shares: dict[str, Any]
+        if self.ports is None:
+            share = np.asarray(self.overcoupling) * 1.0
+            shares = {"in": share, "loss": 1.0 - share}
+        else:
+            shares = {k: np.asarray(v) * 1.0 for k, v in self.ports.items()}
+        entry, leave, _ = self.port_roles()
+        if np.any(np.real(np.asarray(self.mode_matching)) < 1.0):
+            lost = (1.0 - np.asarray(self.mode_matching)) * shares[entry]
+            sink = next((k for k in ("loss", *shares) if k in shares and k not in (entry, leave)), None)
+            if sink is None:
+                shares["loss"] = 0.0 * lost
+                sink = "loss"
+            shares[entry] = shares[entry] - lost
+            shares[sink] = shares[sink] + lost
+        return {k: kappa * v for k, v in shares.items()}
+
+    def intracavity_photons(self) -> Any:
+        """n = kappa_c P / (hbar omega_L) / (kappa^2/4 + Delta^2), or the number given; None if neither is."""
+        if self.photons is not None or self.power_w is None:
+            return self.photons
+        if self.wavelength_m is None:
+            raise InputError(f"{self.name}: power_w needs wavelength_m")
+        rates = self.port_rates()
+        kappa, delta = sum(rates.values()), TWO_PI * np.asarray(self.detuning_hz)
+        energy = HBAR * TWO_PI * C_LIGHT / np.asarray(self.wavelength_m)
+        return rates[self.port_roles()[2]] * np.asarray(self.power_w) / energy / (kappa**2 / 4 + delta**2)
+
+    def coupling(self, part: OptomechanicalCavity | MechanicalMode | None = None) -> Any:
+        """Textbook g = g_0 sqrt(n) in rad/s of the main mode (or of a further `part`)."""
+        part = part or self
+        if part.coupling_hz is not None:
+            return TWO_PI * np.asarray(part.coupling_hz)
+        if part.single_photon_coupling_hz is None:
+            raise InputError(f"{self.name}.{part.name}: missing coupling_hz or single_photon_coupling_hz")
+        photons = self.intracavity_photons()
+        if photons is None:
+            raise InputError(f"{self.name}: single_photon_coupling_hz needs photons or power_w")
+        return TWO_PI * np.asarray(part.single_photon_coupling_hz) * np.sqrt(photons)
+
+    def effective_mechanics(self) -> tuple[Any, Any]:
+        """(omega_M,eff, gamma_M) / 2 pi in Hz: modulus and -2 Re of the pole of cavity + main mode nearest to it.
+
+        The quartic (s^2 + gamma s + omega^2)((s + kappa/2)^2 + Delta^2) + 4 g^2 omega Delta is split into two real
+        quadratics s^2 + u s + v by Newton's method, so that both numbers are analytic in the fields:
+        omega_eff = sqrt(v), gamma_M = u.
+        """
+        f0 = np.asarray(self.mechanical_hz) * 1.0
+        scale = np.real(f0)
+        w, gm = f0 / scale, np.asarray(self.mechanical_linewidth_hz) / scale
+        k, d = np.asarray(self.cavity_linewidth_hz) / scale, np.asarray(self.detuning_hz) / scale
+        g = self.coupling() / TWO_PI / scale
+        m0 = w * w + (gm * gm / 4 if self.damping == "symmetric" else 0.0)
+        c0 = k * k / 4 + d * d
+        b3, b2, b1, b0 = np.broadcast_arrays(gm + k, m0 + c0 + gm * k, gm * c0 + k * m0, m0 * c0 + 4 * g * g * w * d)
+        zero, one = 0.0 * np.real(b0), 1.0 + 0.0 * np.real(b0)
+        companion = stack(
+            [[zero, one, zero, zero], [zero, zero, one, zero], [zero, zero, zero, one]]
+            + [[-np.real(b0), -np.real(b1), -np.real(b2), -np.real(b3)]]
+        )
+        roots = np.linalg.eigvals(companion)
+        near = np.argmin(np.abs(roots - 1j * np.real(w)[..., None]), axis=-1)
+        pole = np.take_along_axis(roots, near[..., None], axis=-1)[..., 0]
+        u, v = -2 * np.real(pole) + 0.0 * b0, np.abs(pole) ** 2 + 0.0 * b0
+        p, q = b3 - u, b0 / v
+        for _ in range(4):
+            residual = np.stack([u + p - b3, v + u * p + q - b2, u * q + v * p - b1, v * q - b0], axis=-1)
+            o, z = np.ones_like(u), np.zeros_like(u)
+            jacobian = stack([[o, z, o, z], [p, o, u, o], [q, p, v, u], [z, q, z, v]])
+            step = np.linalg.solve(jacobian, residual[..., None])[..., 0]
+            u, v, p, q = u - step[..., 0], v - step[..., 1], p - step[..., 2], q - step[..., 3]
+        return np.sqrt(v) * scale, u * scale
+
+    def carrier_phases(self) -> tuple[Pair, Pair]:
+        """(cos, sin) of psi_in (input to intracavity) and of the outgoing carrier relative to the incoming one."""
+        rates = self.port_rates()
+        _, leave, entry = self.port_roles()
+        kappa, delta = sum(rates.values()), TWO_PI * np.asarray(self.detuning_hz)
+        square = kappa**2 / 4 + delta**2
+        norm = np.sqrt(square)
+        inner = (kappa / 2 / norm, delta / norm)
+        product = np.sqrt(rates[leave] * rates[entry])
+        re = product * (kappa / 2) / square - (1.0 if leave == entry else 0.0)
+        im = product * delta / square
+        size = np.sqrt(re * re + im * im)
+        if np.any(np.real(size) < 1e-12):
+            raise ModelError(f"{self.name}: no carrier leaves the cavity (critically coupled on resonance): no phase reference")
+        return inner, (re / size, im / size)
+
+    # -- the element ----------------------------------------------------------------------------------------------
+
+    def build(self, light: Light = Light()) -> LinearSystem:
+        """LinearSystem with one input and output field per port, `name.in` and `name.out` on the path, and the baths."""
+        self._lab_only(light)
+        entry, leave, carrier_port = self.port_roles()
+        rates = self.port_rates()
+        kappa, delta = sum(rates.values()), TWO_PI * np.asarray(self.detuning_hz)
+        (ci, si), (co, so) = self.carrier_phases()
+        inward = stack([[ci, si], [-si, ci]])
+        outward = stack([[ci, -si], [si, ci]])
+        mechanics: list[OptomechanicalCavity | MechanicalMode] = [self, *self.modes]
+        names = [self.name, *(f"{self.name}.{m.name}" for m in self.modes)]
+        drifts, baths, gains = [], [], []
+        for part, name in zip(mechanics, names, strict=True):
+            omega = TWO_PI * np.asarray(part.mechanical_hz)
+            gamma = TWO_PI * np.asarray(part.mechanical_linewidth_hz)
+            drifts.append(damped_rotation(omega, gamma, self.damping))
+            bath = f"{name}.bath" if part is self else f"{name}_bath"
+            baths.append(thermal_bath(bath, gamma, _occupation(part), self.damping))
+            gains.append(self.coupling(part))
+        cavity = stack([[-kappa / 2, -delta], [delta, -kappa / 2]])
+        A = block_diagonal([drifts[0], cavity, *drifts[1:]])
+        A = np.array(np.broadcast_to(A, np.broadcast_shapes(A.shape[:-2], *(np.shape(g) for g in gains)) + A.shape[-2:]))
+        A = A.astype(np.result_type(A, *gains))
+        for i, g in enumerate(gains):
+            row = 0 if i == 0 else 2 + 2 * i
+            A[..., row + 1, 2] = 2 * g
+            A[..., 3, row] = 2 * g
+        # the field enters turned to its own carrier where that carrier enters by this port
+        lead = light.carrier if carrier_port == entry else (1.0, 0.0)
+        turn = stack([[lead[0], lead[1]], [-np.asarray(lead[1]), lead[0]]])
+        order = [entry, *(k for k in rates if k != entry)]
+        fields_in = {k: np.sqrt(rates[k])[..., None, None] * inward for k in order}
+        fields_in[entry] = fields_in[entry] @ turn
+        size = A.shape[-1]
+        B_light = join_columns([fields_in[k] for k in order])
+        pad = np.zeros(B_light.shape[:-2] + (size, B_light.shape[-1]), dtype=B_light.dtype)
+        pad[..., 2:4, :] = B_light
+        bath_b = block_diagonal([baths[0][1], np.zeros((2, 0)), *(b[1] for b in baths[1:])])
+        B = join_columns([pad, bath_b])
+        leave_order = [leave, *(k for k in rates if k != leave)]
+        C_rows, D_rows = [], []
+        for k in leave_order:
+            read = np.sqrt(rates[k])[..., None, None] * outward
+            row = np.zeros(read.shape[:-2] + (2, size), dtype=read.dtype)
+            row[..., :, 2:4] = read
+            direct = np.zeros((*turn.shape[:-2], 2, B.shape[-1]), dtype=turn.dtype)
+            start = 2 * order.index(k)
+            direct[..., :, start : start + 2] = -turn if k == entry else -np.eye(2)
+            C_rows.append(row)
+            D_rows.append(direct)
+        modes = (Mode(self.name), Mode(f"{self.name}.cavity", "cavity"), *(Mode(n, "auxiliary") for n in names[1:]))
+        inputs = tuple(Port(f"{self.name}.{'in' if k == entry else k}", "field") for k in order)
+        outputs = tuple(
+            Port(f"{self.name}.out", "field", carrier=(co, so)) if k == leave else Port(f"{self.name}.{k}_out", "field")
+            for k in leave_order
+        )
+        S = block_diagonal([0.5 * np.eye(2 * len(order)), *(b[2] for b in baths)])
+        C = np.concatenate(_same_batch(C_rows), axis=-2)
+        D = np.concatenate(_same_batch(D_rows), axis=-2)
+        return LinearSystem(A, B, C, D, S, modes, (*inputs, *(b[0] for b in baths)), outputs)
+
+
+def _same_batch(blocks: list[Array]) -> list[Array]:
+    shape = np.broadcast_shapes(*(b.shape[:-2] for b in blocks))
+    return [np.broadcast_to(b, shape + b.shape[-2:]) for b in blocks]
+
+
+def _occupation(part: OptomechanicalCavity | MechanicalMode) -> Any:
+    if part.bath_occupation is not None:
+        return part.bath_occupation
+    if part.bath_temperature_k is None:
+        return 0.0
+    return occupation_at(part.bath_temperature_k, part.mechanical_hz)

@@ -1,0 +1,345 @@
+"""An experiment: elements on the path of the light, read from TOML or written in Python, and built into one system."""
+
+from __future__ import annotations
+
+import functools
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backaction.elements import ELEMENTS, Element, Homodyne, Light, OptomechanicalCavity, SpinOscillator
+from backaction.errors import InputError, nearest
+from backaction.system import LinearSystem, connect
+from backaction.units import number
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What is known of a parameter before the record: normal (mean, sd) and/or hard bounds (lower, upper)."""
+
+    mean: float | None = None
+    sd: float | None = None
+    lower: float | None = None
+    upper: float | None = None
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Elements in the order of the light, the modes to report, further connections and priors. Immutable.
+
+    Parameters
+    ----------
+    elements
+        Path of the light: the output `a.out` of each element feeds the input `b.in` of the next.
+    modes
+        Names of the reported modes; two of them are the EPR pair. Default: path order without cavity,
+        auxiliary and classical modes.
+    connections
+        Further or other connections, `{"a.port": "b.port"}`; they replace the default ones at those ports.
+    priors
+        Knowledge about parameters, by path `element.field`; these are the parameters that `analyze` fits.
+    band_hz
+        Frequencies that the analysis of a record looks at (lowest, highest).
+    """
+
+    elements: tuple[Element, ...]
+    modes: tuple[str, ...] = ()
+    connections: Mapping[str, str] = field(default_factory=dict)
+    priors: Mapping[str, Prior] = field(default_factory=dict)
+    band_hz: tuple[float, float] | None = None
+    name: str = "experiment"
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "elements", tuple(self.elements))
+        object.__setattr__(self, "modes", tuple(self.modes))
+        names = [e.name for e in self.elements]
+        if not names:
+            raise InputError(f"{self.name}: an experiment needs at least one element")
+        twice = {n for n in names if names.count(n) > 1}
+        if twice:
+            raise InputError(f"{self.name}: two elements have the name '{sorted(twice)[0]}'")
+        for path in self.priors:
+            self.value(path)
+
+    # -- reading --------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def load(cls, source: str | Path) -> Experiment:
+        """Read a shipped experiment by name, or a TOML file.
+
+        Raises
+        ------
+        InputError
+            One line naming file, element, key, value and what is allowed.
+        """
+        path = Path(source)
+        if path.suffix != ".toml" and str(source) in shipped():
+            text = (resources.files("backaction") / "experiments" / f"{source}.toml").read_text("utf-8")
+            return cls.from_toml(text, str(source))
+        if not path.is_file():
+            what = "no such file" if path.suffix == ".toml" else "no such file or shipped experiment"
+            raise InputError(f"{source}: {what}{nearest(str(source), shipped())}")
+        try:
+            text = path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{source}: not readable as UTF-8 text ({type(error).__name__})") from None
+        return cls.from_toml(text, str(source))
+
+    @classmethod
+    def from_toml(cls, text: str, where: str = "experiment") -> Experiment:
+        """Read an experiment from TOML text; `where` names it in errors."""
+        try:
+            table = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise InputError(f"{where}: not valid TOML: {error}") from None
+        known = ("name", "description", "state", "element", "connection", "prior", "analysis")
+        for key in table:
+            if key not in known:
+                raise InputError(f"{where}: unknown key '{key}'{nearest(key, known)}")
+        elements = tuple(_element(item, where) for item in _tables(table, "element", where))
+        connections: dict[str, str] = {}
+        for item in _tables(table, "connection", where):
+            if set(item) != {"from", "to"}:
+                raise InputError(f"{where}: [[connection]] needs exactly the keys 'from' and 'to', got {sorted(item)}")
+            connections[str(item["from"])] = str(item["to"])
+        state = _section(table, "state", ("modes",), where)
+        analysis = _section(table, "analysis", ("band_hz",), where)
+        modes = state.get("modes", [])
+        if not isinstance(modes, list) or not all(isinstance(m, str) for m in modes):
+            raise InputError(f"{where}: [state] modes = {modes!r}: expected a list of mode names")
+        band = analysis.get("band_hz")
+        if band is not None:
+            if not isinstance(band, list) or len(band) != 2:
+                raise InputError(f"{where}: [analysis] band_hz = {band!r}: expected [lowest, highest]")
+            low, high = (number(v, "Hz", f"{where}: [analysis] band_hz") for v in band)
+            if not 0 <= low < high:
+                raise InputError(f"{where}: [analysis] band_hz = [{low:g}, {high:g}]: needs 0 <= lowest < highest")
+            band = (low, high)
+        bare = cls(elements, tuple(modes), connections, {}, band, str(table.get("name", Path(where).stem)))
+        priors = {path: _prior(bare, path, item, where) for path, item in _section(table, "prior", None, where).items()}
+        out = replace(bare, priors=priors, description=str(table.get("description", "")).strip())
+        try:
+            out.reported_modes()
+        except InputError as error:
+            raise type(error)(f"{where}: {error}") from None
+        return out
+
+    # -- values ---------------------------------------------------------------------------------------------------
+
+    def element(self, name: str) -> Element:
+        """The element `name`."""
+        for e in self.elements:
+            if e.name == name:
+                return e
+        raise InputError(f"{self.name}: no element '{name}'{nearest(name, [e.name for e in self.elements])}")
+
+    def value(self, path: str) -> Any:
+        """The value at `element.field` (or `element.part.field`); None where it is not set."""
+        head, _, tail = path.partition(".")
+        if not tail:
+            raise InputError(f"{self.name}: '{path}' is not of the form element.field")
+        return self.element(head).value(tail)
+
+    def with_values(self, values: Mapping[str, Any], where: str = "--set") -> Experiment:
+        """A copy with fields changed by path; strings may carry a unit, numbers may be arrays (they broadcast)."""
+        out = {e.name: e for e in self.elements}
+        for path, value in values.items():
+            head, _, tail = path.partition(".")
+            if head not in out or not tail:
+                hint = nearest(head, out) if head not in out else "; expected element.field"
+                raise InputError(f"{where}: no element '{head}' in '{path}'{hint}")
+            out[head] = out[head].with_value(tail, value, where)
+        return replace(self, elements=tuple(out[e.name] for e in self.elements))
+
+    def fields(self) -> list[str]:
+        """Paths of all numeric fields that are set, in path order."""
+        return [f"{e.name}.{k}" for e in self.elements for k in e.numeric_fields()]
+
+    # -- building -------------------------------------------------------------------------------------------------
+
+    def reference_cavity(self, spin: Element) -> OptomechanicalCavity | None:
+        """The cavity whose effective mechanical frequency a spin's offset refers to: the next one on the path, or any."""
+        at = self.elements.index(spin)
+        for e in (*self.elements[at:], *self.elements[:at]):
+            if isinstance(e, OptomechanicalCavity):
+                return e
+        return None
+
+    def resolved(self) -> Experiment:
+        """The same experiment with every relative frequency replaced by its value."""
+        out: list[Element] = []
+        for e in self.elements:
+            if isinstance(e, SpinOscillator) and e.needs_reference:
+                cavity = self.reference_cavity(e)
+                if cavity is None:
+                    raise InputError(f"{self.name}: {e.name} has a Larmor offset, but there is no optomechanical_cavity")
+                e = e.resolved(*cavity.effective_mechanics())
+            out.append(e)
+        return replace(self, elements=tuple(out))
+
+    def build(self) -> LinearSystem:
+        """The whole network as one `LinearSystem`; leading axes of the fields broadcast."""
+        systems: list[LinearSystem] = []
+        joined: dict[str, str] = {}
+        carriers: dict[str, Light] = {}
+        explicit = {b: a for a, b in self.connections.items()}
+        previous: str | None = None
+        for e in self.resolved().elements:
+            entry = f"{e.name}.in"
+            if entry in explicit:
+                source: str | None = explicit[entry]
+            else:
+                source = previous if previous not in self.connections else None
+            light = carriers.get(source, Light()) if source else Light()
+            system = e.build(light)
+            systems.append(system)
+            if source and entry not in explicit and any(p.name == entry for p in system.inputs):
+                joined[source] = entry
+            for p in system.outputs:
+                if p.kind == "field":
+                    carriers[p.name] = Light(p.frame, p.carrier)
+            leave = f"{e.name}.out"
+            previous = leave if leave in carriers else None
+        try:
+            return connect(systems, joined | dict(self.connections))
+        except InputError as error:
+            raise type(error)(f"{self.name}: {error}") from None
+
+    @functools.cached_property
+    def system(self) -> LinearSystem:
+        """The built system (computed once)."""
+        return self.build()
+
+    def reported_modes(self) -> tuple[str, ...]:
+        """`modes`, or all oscillators in path order; checked against the system."""
+        system = self.system
+        known = [m.name for m in system.modes]
+        if not self.modes:
+            return tuple(m.name for m in system.modes if m.kind == "oscillator")
+        for name in self.modes:
+            if name not in known:
+                raise InputError(f"[state] modes: no mode '{name}'{nearest(name, known)}")
+        return self.modes
+
+    def to_dict(self) -> dict[str, Any]:
+        """The experiment as plain data: what `from_toml` reads, for provenance and JSON."""
+        out: dict[str, Any] = {"name": self.name, "description": self.description}
+        out["element"] = [{"name": e.name, "kind": e.kind} | e.to_table() for e in self.elements]
+        if self.modes:
+            out["state"] = {"modes": list(self.modes)}
+        if self.connections:
+            out["connection"] = [{"from": a, "to": b} for a, b in self.connections.items()]
+        if self.priors:
+            out["prior"] = {
+                k: {f.name: getattr(p, f.name) for f in fields(p) if getattr(p, f.name) is not None}
+                for k, p in self.priors.items()
+            }
+        if self.band_hz:
+            out["analysis"] = {"band_hz": list(self.band_hz)}
+        return out
+
+    def detectors(self) -> tuple[Homodyne, ...]:
+        """The homodyne detectors, in path order."""
+        return tuple(e for e in self.elements if isinstance(e, Homodyne))
+
+
+def shipped() -> tuple[str, ...]:
+    """Names of the experiments that come with the package."""
+    folder = resources.files("backaction") / "experiments"
+    return tuple(sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml")))
+
+
+def read_overrides(items: Iterable[str]) -> dict[str, str]:
+    """Split `element.field=value` strings of the command line's `--set`."""
+    out: dict[str, str] = {}
+    for item in items:
+        key, sign, value = item.partition("=")
+        if not sign or not key.strip() or not value.strip():
+            raise InputError(f"--set {item}: expected element.field=value")
+        out[key.strip()] = value.strip()
+    return out
+
+
+def _tables(table: Mapping[str, Any], key: str, where: str) -> list[dict[str, Any]]:
+    items = table.get(key, [])
+    if not isinstance(items, list) or not all(isinstance(i, dict) for i in items):
+        raise InputError(f"{where}: '{key}' must be a list of tables: write [[{key}]]")
+    return items
+
+
+def _section(table: Mapping[str, Any], key: str, known: tuple[str, ...] | None, where: str) -> dict[str, Any]:
+    section = table.get(key, {})
+    if not isinstance(section, dict):
+        raise InputError(f"{where}: [{key}] must be a table")
+    for k in section:
+        if known is not None and k not in known:
+            raise InputError(f"{where}: [{key}]: unknown key '{k}'{nearest(k, known)}")
+    return section
+
+
+def _element(item: Mapping[str, Any], where: str) -> Element:
+    kind, name = item.get("kind"), item.get("name")
+    if not isinstance(name, str) or not name or "." in name:
+        raise InputError(f"{where}: [[element]] needs a 'name' without dots, got {name!r}")
+    if kind not in ELEMENTS:
+        raise InputError(f"{where}: {name}: unknown kind {kind!r}{nearest(str(kind), ELEMENTS)}")
+    rest = {k: v for k, v in item.items() if k not in ("kind", "name")}
+    return ELEMENTS[kind].from_table(name, rest, where)
+
+
+def _prior(experiment: Experiment, path: str, item: Any, where: str) -> Prior:
+    here = f"{where}: [prior] '{path}'"
+    if not isinstance(item, Mapping):
+        raise InputError(f"{here}: expected {{ mean = ..., sd = ... }} or {{ lower = ..., upper = ... }}, got {item!r}")
+    known = ("mean", "sd", "lower", "upper")
+    for k in item:
+        if k not in known:
+            raise InputError(f"{here}: unknown key '{k}'{nearest(k, known)}")
+    try:
+        value = experiment.value(path)
+        unit = _unit(experiment, path)
+    except InputError as error:
+        raise InputError(f"{here}: {error}") from None
+    if value is None:
+        raise InputError(f"{here}: this field is not set in the experiment")
+    values = {k: number(v, unit, f"{here}.{k}") for k, v in item.items()}
+    prior = Prior(**values)
+    if (prior.mean is None) != (prior.sd is None):
+        raise InputError(f"{here}: mean and sd go together")
+    if prior.sd is not None and prior.sd <= 0:
+        raise InputError(f"{here}: sd = {prior.sd:g}: must be > 0")
+    if prior.mean is None and (prior.lower is None or prior.upper is None):
+        raise InputError(f"{here}: give mean and sd, or lower and upper")
+    if prior.lower is not None and prior.upper is not None and not prior.lower < prior.upper:
+        raise InputError(f"{here}: lower = {prior.lower:g} must be below upper = {prior.upper:g}")
+    if not np.isscalar(value) and np.ndim(value) > 0:
+        raise InputError(f"{here}: a fitted field must be a single number")
+    return prior
+
+
+def unit_bounds(experiment: Experiment, path: str) -> tuple[str, float, float]:
+    """Unit and hard bounds (lower, upper) of the field at `path`."""
+    part: Any = experiment.element(path.partition(".")[0])
+    names = path.split(".")[1:]
+    for name in names[:-1]:
+        groups = [getattr(part, f.name) for f in fields(part) if f.metadata.get("parts")]
+        part = next(p for group in groups for p in group if p.name == name)
+    meta = next((f.metadata for f in fields(part) if f.name == names[-1]), None)
+    if meta is None or "unit" not in meta:
+        raise InputError(f"'{path}' is not a number")
+    low = meta["minimum"] if meta["minimum"] is not None else meta["above"]
+    return (
+        meta["unit"],
+        -np.inf if low is None else low,
+        np.inf if meta["maximum"] is None else meta["maximum"],
+    )
+
+
+def _unit(experiment: Experiment, path: str) -> str:
+    return unit_bounds(experiment, path)[0]

@@ -1,0 +1,35 @@
+"""NumPy .npz records: one array of samples; the other entries are its attributes."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backaction.errors import InputError, nearest
+from backaction.formats.fields import to_record
+from backaction.records import Record
+
+
+def read(path: Path, inner: str | None, given: Mapping[str, Any]) -> Record:
+    """The array `inner`, or the only one with more than one entry; 0-d arrays are attributes."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {k: file[k] for k in file.files}
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError):
+        raise InputError(f"{path}: not a readable .npz file") from None
+    attributes = {k: v.item() for k, v in arrays.items() if v.ndim == 0}
+    if "gaps" in arrays:
+        attributes["gaps"] = arrays["gaps"]
+    samples = {k: v for k, v in arrays.items() if v.ndim in (1, 2) and k != "gaps"}
+    if inner is not None:
+        if inner not in samples:
+            raise InputError(f"{path}: no array '{inner}'{nearest(inner, samples)}")
+        samples = {inner: samples[inner]}
+    if len(samples) != 1:
+        listed = ", ".join(samples) or "none"
+        raise InputError(f"{path}: expected one array of samples, found {listed}; name one as {path}:NAME")
+    return to_record(next(iter(samples.values())), attributes, given, str(path))

@@ -1,0 +1,316 @@
+"""Photocurrent records, their averaged spectra and their calibration to shot-noise units."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+
+from backaction.errors import InputError
+from backaction.system import Array
+
+Sampling = Literal["average", "instantaneous"]
+_SEGMENT = 1 << 22
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Anything that gives samples by slice: an array, a memory map, an HDF5 dataset."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    def __getitem__(self, index: Any) -> Any:
+        """Samples of a slice."""
+
+
+class Sink(Protocol):
+    """Anything that takes chunks of results in time order."""
+
+    def write(self, start: int, chunk: Array) -> None:
+        """Store `chunk` at sample index `start`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """Samples of a photocurrent with what is needed to interpret them.
+
+    Parameters
+    ----------
+    source
+        Samples, shape (T,) or (shots, T), real or complex (demodulated); in memory or file-backed.
+    sample_rate_hz
+        Samples per second.
+    sampling
+        `average`: each sample is the mean of the current over its interval; `instantaneous`: its value at the end
+        of the interval (white noise then limited to the interval's bandwidth).
+    scale, offset
+        value = scale * sample + offset, in `unit`.
+    gaps
+        (start, stop) sample ranges that are missing; NaN samples count as missing too.
+    """
+
+    source: Any
+    sample_rate_hz: float
+    sampling: Sampling = "average"
+    unit: str = "V"
+    scale: float = 1.0
+    offset: float = 0.0
+    start_s: float = 0.0
+    gaps: tuple[tuple[int, int], ...] = ()
+    name: str = "record"
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        shape = tuple(self.source.shape)
+        if len(shape) not in (1, 2):
+            raise InputError(f"{self.name}: samples of shape {shape}; expected (T,) or (shots, T)")
+        if shape[-1] < 2 or 0 in shape:
+            raise InputError(f"{self.name}: {shape[-1]} samples: nothing to analyse")
+        if not (np.isfinite(self.sample_rate_hz) and self.sample_rate_hz > 0):
+            raise InputError(f"{self.name}: sample rate {self.sample_rate_hz} Hz: must be > 0")
+        if self.sampling not in ("average", "instantaneous"):
+            raise InputError(f"{self.name}: sampling = {self.sampling!r}: must be 'average' or 'instantaneous'")
+        if not (np.isfinite(self.scale) and self.scale != 0 and np.isfinite(self.offset)):
+            raise InputError(f"{self.name}: scale {self.scale} and offset {self.offset}: must be finite, scale not 0")
+
+    @property
+    def size(self) -> int:
+        """Samples per shot."""
+        return int(self.source.shape[-1])
+
+    @property
+    def shots(self) -> int:
+        """Number of repeated runs."""
+        return int(self.source.shape[0]) if len(self.source.shape) == 2 else 1
+
+    @property
+    def duration_s(self) -> float:
+        """Length of one shot in seconds."""
+        return self.size / self.sample_rate_hz
+
+    @property
+    def is_complex(self) -> bool:
+        """Whether the samples are demodulated (complex)."""
+        return bool(np.issubdtype(self.source.dtype, np.complexfloating))
+
+    def values(self, start: int = 0, stop: int | None = None, shot: int = 0) -> Array:
+        """Samples [start, stop) of one shot in `unit` as float64 (complex128); missing samples are NaN."""
+        stop = self.size if stop is None else min(stop, self.size)
+        raw = self.source[shot, start:stop] if len(self.source.shape) == 2 else self.source[start:stop]
+        out = np.asarray(raw).astype(np.complex128 if self.is_complex else np.float64)
+        out = out * self.scale + self.offset
+        for a, b in self.gaps:
+            if a < stop and b > start:
+                out[max(a, start) - start : min(b, stop) - start] = np.nan
+        return out
+
+    def chunks(self, size: int = 1 << 20) -> Iterator[tuple[int, Array]]:
+        """(start, values) of consecutive pieces of the first shot, anchored at multiples of `size`."""
+        for start in range(0, self.size, size):
+            yield start, self.values(start, start + size)
+
+    def in_unit(self, unit: str, factor: float) -> Record:
+        """The same record with values multiplied by `factor` and called `unit`."""
+        return replace(self, unit=unit, scale=self.scale * factor, offset=self.offset * factor)
+
+    def __repr__(self) -> str:
+        shots = f"{self.shots} shots of " if self.shots > 1 else ""
+        return (
+            f"Record '{self.name}': {shots}{self.size} samples at {self.sample_rate_hz:g} Hz ({self.duration_s:g} s), "
+            f"{self.sampling} sampling, unit {self.unit}"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Spectrum:
+    """Averaged two-sided power spectral density with its statistics.
+
+    `density` (f,) in unit^2/Hz; each bin is distributed as Gamma with `averages` (effective number of averages, the
+    inverse squared relative standard deviation); bins are `resolution_hz` wide and independent.
+    """
+
+    frequency_hz: Array
+    density: Array
+    averages: float
+    resolution_hz: float
+    unit: str
+
+    def band(self, low_hz: float, high_hz: float) -> Spectrum:
+        """The bins within [low, high]."""
+        inside = (self.frequency_hz >= low_hz) & (self.frequency_hz <= high_hz)
+        if not np.any(inside):
+            raise InputError(f"no spectral bin in {low_hz:g}..{high_hz:g} Hz (spectrum reaches {self.frequency_hz[-1]:g} Hz)")
+        return replace(self, frequency_hz=self.frequency_hz[inside], density=self.density[inside])
+
+    def scaled(self, factor: float, unit: str) -> Spectrum:
+        """Density multiplied by `factor`."""
+        return replace(self, density=self.density * factor, unit=unit)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What 1 shot-noise unit is for a record: its two-sided density, with relative error; and the dark level.
+
+    `floor_known` is False where no shot record was given: then `density` is 1 unit^2/Hz by name only.
+    """
+
+    density: float
+    relative_sd: float
+    unit: str
+    dark_sn: float | None = None
+    dark_sd_sn: float | None = None
+    flat_p: float | None = None
+    floor_known: bool = True
+    warnings: tuple[str, ...] = ()
+
+
+def averaged_spectrum(record: Record, resolution_hz: float, taper: float = 0.1) -> Spectrum:
+    """Periodograms of long tapered pieces, averaged over pieces and over neighbouring frequencies.
+
+    Pieces are the contiguous stretches between gaps (at most 2^22 samples each, their mean removed); the Tukey window's
+    tapered fraction is `taper`. With K pieces of equal length and M raw bins per output bin the effective number of
+    averages is K M c, c = (sum w^2)^2/(T sum w^4), exact for bins much wider than 1/T. Frequencies are bin centres;
+    the first and last bins (mean removal, Nyquist) are left out.
+
+    Raises
+    ------
+    InputError
+        If the record is too short for the resolution.
+    """
+    if record.is_complex:
+        raise InputError(f"{record.name}: complex (demodulated) records have no spectrum here yet; give the raw current")
+    fs = record.sample_rate_hz
+    wanted = int(np.ceil(8 * fs / resolution_hz))
+    pieces: list[Array] = []
+    for shot in range(record.shots):
+        for start in range(0, record.size, _SEGMENT):
+            values = record.values(start, start + _SEGMENT, shot)
+            pieces += _contiguous(values, wanted)
+    if not pieces:
+        raise InputError(
+            f"{record.name}: too short for a resolution of {resolution_hz:g} Hz: needs {wanted} contiguous samples, "
+            f"has {record.size}"
+        )
+    edges = np.arange(0.0, fs / 2 + resolution_hz, resolution_hz)
+    total, weight, count = np.zeros(len(edges) - 1), np.zeros(len(edges) - 1), np.zeros(len(edges) - 1)
+    efficiency = 1.0
+    for x in pieces:
+        w = _tukey(len(x), taper)
+        power = np.abs(np.fft.rfft((x - np.mean(x)) * w)) ** 2 / (fs * np.sum(w * w))
+        f = np.fft.rfftfreq(len(x), 1 / fs)
+        index = np.minimum((f / resolution_hz).astype(int), len(total) - 1)
+        total += np.bincount(index, power, len(total))
+        weight += np.bincount(index, minlength=len(total))
+        efficiency = np.sum(w * w) ** 2 / (len(x) * np.sum(w**4))
+        count += np.bincount(index, minlength=len(total))
+    keep = slice(1, max(2, int(np.floor((fs / 2) / resolution_hz)) - 1))
+    density = total[keep] / np.maximum(weight[keep], 1)
+    centres = (edges[:-1] + resolution_hz / 2)[keep]
+    averages = float(np.median(count[keep])) * float(efficiency)
+    return Spectrum(centres, density, averages, resolution_hz, f"{record.unit}^2/Hz")
+
+
+def calibrate(
+    record: Record, shot: Record | None, dark: Record | None, electronic_sn: float, band_hz: tuple[float, float]
+) -> Calibration:
+    """1 SN = (shot - dark) in the record's own unit, with the statistical error of the two levels.
+
+    Levels are taken over the whole spectrum where the shot record is flat, else over `band_hz` alone. The dark is
+    never subtracted from the record. Without a dark record 1 SN = shot/(1 + `electronic_sn`), the experiment's own
+    electronic noise; without a shot record the record keeps its own unit.
+    """
+    if shot is None:
+        return Calibration(1.0, np.inf, record.unit, floor_known=False)
+    for other, word in ((shot, "shot"), (dark, "dark")):
+        if other is None:
+            continue
+        if other.sample_rate_hz != record.sample_rate_hz:
+            raise InputError(
+                f"{word} record {other.name}: sample rate {other.sample_rate_hz:g} Hz, the record has "
+                f"{record.sample_rate_hz:g} Hz: they must be taken alike"
+            )
+        if other.unit != record.unit:
+            raise InputError(f"{word} record {other.name}: unit {other.unit}, the record has {record.unit}")
+    notes: list[str] = []
+    spectra = {}
+    for key, other in (("shot", shot), ("dark", dark)):
+        if other is None:
+            continue
+        wide = max(record.sample_rate_hz / 400, 40 / other.duration_s)
+        spectra[key] = averaged_spectrum(other, wide)
+    s = spectra["shot"]
+    flat_p = _flat_p(s)
+    use = s
+    if flat_p < 1e-3:
+        use = s.band(*band_hz)
+        notes.append(f"the shot-noise record is not flat (p = {flat_p:.1g}); its level is taken within {_band(band_hz)}")
+    level = float(np.mean(use.density))
+    variance = level**2 / (use.averages * use.density.size)
+    dark_level = dark_sd = 0.0
+    if "dark" in spectra:
+        d = spectra["dark"] if flat_p >= 1e-3 else spectra["dark"].band(*band_hz)
+        dark_level = float(np.mean(d.density))
+        dark_sd = dark_level / np.sqrt(d.averages * d.density.size)
+        density = level - dark_level
+        variance += dark_sd**2
+    else:
+        density = level / (1 + electronic_sn)
+        notes.append("no dark record: 1 SN = shot/(1 + electronic_noise_sn of the experiment)")
+    if density <= 0:
+        raise InputError(f"shot record {shot.name}: not above the dark record; were they exchanged?")
+    sd = float(np.sqrt(variance)) / density
+    if dark is None:
+        return Calibration(density, sd, record.unit, flat_p=flat_p, warnings=tuple(notes))
+    return Calibration(density, sd, record.unit, dark_level / density, dark_sd / density, flat_p, True, tuple(notes))
+
+
+def gamma_normal_scores(ratio: Array, averages: float) -> Array:
+    """Standard-normal scores of measured/expected ratios that are Gamma(N, 1/N) under the model."""
+    from scipy import stats
+
+    low = stats.gamma.logcdf(ratio, averages, scale=1 / averages)
+    high = stats.gamma.logsf(ratio, averages, scale=1 / averages)
+    # the nearer tail, in logarithms: far outliers stay finite
+    return np.where(low < high, _score(low), -_score(high))
+
+
+def _score(log_tail: Array) -> Array:
+    from scipy import special
+
+    return np.maximum(special.ndtri_exp(log_tail), -1e3)
+
+
+def chi_square_p(scores: Array, fitted: int = 0) -> float:
+    """p-value of the sum of squared normal scores with len - fitted degrees of freedom."""
+    from scipy import stats
+
+    return float(stats.chi2.sf(np.sum(scores**2), max(1, scores.size - fitted)))
+
+
+def _flat_p(spectrum: Spectrum) -> float:
+    ratio = spectrum.density / np.mean(spectrum.density)
+    return chi_square_p(gamma_normal_scores(ratio, spectrum.averages), 1)
+
+
+def _contiguous(values: Array, least: int) -> list[Array]:
+    good = np.isfinite(values)
+    if np.all(good):
+        return [values] if len(values) >= least else []
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], good, [False]]).astype(int)))
+    return [values[a:b] for a, b in zip(edges[::2], edges[1::2], strict=True) if b - a >= least]
+
+
+def _tukey(size: int, fraction: float) -> Array:
+    w = np.ones(size)
+    edge = int(fraction * size / 2)
+    if edge:
+        rise = 0.5 * (1 - np.cos(np.pi * (np.arange(edge) + 0.5) / edge))
+        w[:edge], w[-edge:] = rise, rise[::-1]
+    return w
+
+
+def _band(band_hz: tuple[float, float]) -> str:
+    return f"{band_hz[0]:g}..{band_hz[1]:g} Hz"

@@ -1,0 +1,274 @@
+"""The report of an analysis: a self-contained page, figures, `result.json` and `track.h5`."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backaction import plots
+from backaction._version import __version__
+from backaction.analyze import Analysis, epr_trajectory, shot_units
+from backaction.errors import InputError
+from backaction.files import to_json
+from backaction.sampling import sampled_budget
+
+FILES = ("index.html", "result.json", "track.h5", "spectrum.png", "trajectory.png", "covariance.png", "innovations.png")
+"""What a report folder holds (trajectory and covariance only for calibrated records)."""
+
+
+def write(analysis: Analysis, folder: str | Path, progress: Callable[[str], None] | None = None) -> Path:
+    """Write the report into `folder` (made if needed); files appear only when all of them are complete.
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be made or is a file.
+    """
+    target = Path(folder)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        raise InputError(f"{target}: cannot make this folder") from None
+    say = progress or (lambda text: None)
+    work = Path(tempfile.mkdtemp(prefix=".report.", dir=target))
+    try:
+        figures = _figures(analysis)
+        images: dict[str, str] = {}
+        for name, make in figures.items():
+            say(f"drawing {name}")
+            images[name] = _save(make(), work / f"{name}.png")
+        say("writing the track")
+        analysis.track.save(work / "track.h5")
+        document = analysis.document()
+        (work / "result.json").write_text(to_json(document), "utf-8")
+        (work / "index.html").write_text(_page(analysis, document, images), "utf-8")
+        for old in FILES:
+            (target / old).unlink(missing_ok=True)
+        for item in sorted(work.iterdir()):
+            item.replace(target / item.name)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return target
+
+
+# -- figures ----------------------------------------------------------------------------------------------------------
+
+
+def _figures(analysis: Analysis) -> dict[str, Callable[[], Any]]:
+    out: dict[str, Callable[[], Any]] = {"spectrum": lambda: spectrum_figure(analysis)}
+    if analysis.quantum is not None:
+        out["trajectory"] = lambda: trajectory_figure(analysis)
+        out["covariance"] = lambda: covariance_figure(analysis)
+    out["innovations"] = lambda: innovations_figure(analysis)
+    return out
+
+
+def spectrum_figure(analysis: Analysis) -> Any:
+    """Measured spectrum over the fitted model, stacked by source."""
+    fig, ax = _figure(8.0, 4.6)
+    f = np.linspace(*analysis.band_hz, 1500)
+    f = np.union1d(f, analysis.measured.frequency_hz) if analysis.measured.density.size < 4000 else f
+    record, fit = analysis.record, analysis.fit
+    budget = sampled_budget(fit.experiment.system, record.sample_rate_hz, record.sampling, f)
+    unit = shot_units(analysis.calibration, fit)
+    name = "shot noise" if analysis.calibration.floor_known else "fitted floor"
+    scale = fit.scale if analysis.calibration.floor_known else 1.0
+    plots.spectrum(ax, budget, analysis.measured.scaled(1 / unit, name), scale, name)
+    return fig
+
+
+def trajectory_figure(analysis: Analysis) -> Any:
+    """Conditional trajectory in the rotating frame: the EPR pair, or each mode alone."""
+    track = analysis.track
+    e = (analysis.quantum or {}).get("epr_variance")
+    count = min(len(track.mean), max(200, int(20 * track.memory_s / track.time_step_s)))
+    start = min(len(track.mean) - count, int(20 * track.memory_s / track.time_step_s))
+    part = slice(start, start + count)
+    times = track.times_s[part]
+    if e is None:
+        fig, ax = _figure(5.2, 4.6)
+        name = track.modes[0]
+        lines = plots.trajectory(
+            ax, times, track.mean[part, 0], track.mean[part, 1], track.covariance[:2, :2], (f"X {name}", f"P {name}")
+        )
+    else:
+        fig, ax = _figure(5.6, 4.6)
+        x, p = epr_trajectory(analysis)
+        half = e["value"] / 2 * np.eye(2)
+        lines = plots.trajectory(ax, times, x[part], p[part], half, ("X EPR (rotating)", "P EPR (rotating)"))
+        ax.set_title(f"conditional trajectory, {1e3 * (times[-1] - times[0]):.2g} ms; dashed: separable limit", fontsize=9)
+    fig.colorbar(lines, ax=ax, label="time (ms)")
+    return fig
+
+
+def covariance_figure(analysis: Analysis) -> Any:
+    """Unconditional and conditional covariance matrices, second mode turned by the EPR angle (Thomas 2021, Fig. 9)."""
+    q = analysis.quantum or {}
+    track = analysis.track
+    from backaction.state import GaussianState
+
+    states = [("unconditional", np.array(q["unconditional"]["covariance"])), ("conditional", track.covariance)]
+    angle = q.get("epr_variance", {}).get("angle_deg", 0.0)
+    labels = [f"{a}{'′' if k and angle else ''}\n{m}" for k, m in enumerate(track.modes) for a in ("X", "P")]
+    fig, axes = _figure(9.0, 4.4, 2)
+    limit = float(np.max(np.abs(states[0][1])))
+    image = None
+    for ax, (title, V) in zip(axes, states, strict=True):
+        turned = GaussianState(V, track.modes)
+        if len(track.modes) == 2:
+            turned = turned.rotated(**{track.modes[1]: -angle})
+        image = plots.covariance(ax, turned.covariance, labels, title, limit)
+    fig.colorbar(image, ax=axes, shrink=0.85, label="covariance (vacuum 1/2)")
+    return fig
+
+
+def innovations_figure(analysis: Analysis) -> Any:
+    """Measured over model spectrum, and the innovations' density over its prediction."""
+    fig, axes = _figure(8.0, 5.6, 1, 2)
+    measured = analysis.measured
+    ratio = measured.scaled(1.0, "1")
+    object.__setattr__(ratio, "density", measured.density / analysis.fit.model)
+    lines = [x.frequency_hz for x in analysis.lines]
+    plots.ratio(axes[0], [("spectrum / model", ratio)], lines)
+    axes[0].set_xlabel("")
+    plots.ratio(axes[1], [("innovations / prediction", analysis.innovations)], lines)
+    return fig
+
+
+def _figure(width: float, height: float, columns: int = 1, rows: int = 1) -> Any:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    fig = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(fig)
+    axes = fig.subplots(rows, columns)
+    return fig, axes
+
+
+def _save(figure: Any, path: Path) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    path.write_bytes(buffer.getvalue())
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+# -- the page ---------------------------------------------------------------------------------------------------------
+
+_STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1b1f24}
+h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem;border-bottom:1px solid #d0d7de;padding-bottom:.2rem}
+.verdict{padding:.8rem 1rem;border-left:6px solid #57606a;background:#f6f8fa;font-size:1.1rem}
+.yes{border-color:#1a7f37}.no{border-color:#9a6700}.withheld{border-color:#cf222e}
+table{border-collapse:collapse;width:100%;font-size:.9rem}td,th{text-align:left;padding:.25rem .6rem;border-bottom:1px solid #eaeef2}
+td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}img{max-width:100%}.bad{color:#cf222e;font-weight:600}.good{color:#1a7f37}
+footer{color:#57606a;font-size:.85rem;margin-top:2rem}
+"""
+
+
+def _page(analysis: Analysis, document: dict[str, Any], images: dict[str, str]) -> str:
+    kind = {True: "yes", False: "no", None: "withheld"}[analysis.entangled]
+    parts = [
+        f"<h1>{_e(analysis.experiment.name)}: {_e(Path(analysis.record.name).name)}</h1>",
+        f'<p class="verdict {kind}">{_e(analysis.verdict)}</p>',
+    ]
+    if analysis.warnings:
+        parts.append("<h2>Warnings</h2><ul>" + "".join(f"<li>{_e(w)}</li>" for w in analysis.warnings) + "</ul>")
+    parts += [_checks(analysis), _numbers(analysis)]
+    captions = {
+        "spectrum": "Measured spectrum (points) over the fitted model, stacked by source.",
+        "trajectory": "Conditional trajectory with the one-sigma ellipse of the conditional state at its end.",
+        "covariance": "Covariance matrices of the reported modes.",
+        "innovations": "What the model leaves: 1 everywhere if it is right.",
+    }
+    parts.append("<h2>Figures</h2>")
+    for name, data in images.items():
+        parts.append(
+            f'<figure><img alt="{_e(captions[name])}" src="data:image/png;base64,{data}">'
+            f"<figcaption>{_e(captions[name])}</figcaption></figure>"
+        )
+    parts += [_parameters(analysis), _provenance(analysis, document)]
+    body = "\n".join(parts)
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<title>{_e(analysis.experiment.name)} – backaction</title><style>{_STYLE}</style></head><body>{body}</body></html>\n"
+    )
+
+
+def _e(text: Any) -> str:
+    return html.escape(str(text))
+
+
+def _checks(analysis: Analysis) -> str:
+    rows = "".join(
+        f"<tr><td>{_e(t.name)}</td><td class='{'good' if t.passed else 'bad'}'>{'passed' if t.passed else 'FAILED'}</td>"
+        f"<td>{_e(t.sentence)}</td></tr>"
+        for t in analysis.tests
+    )
+    return f"<h2>Does the model fit the record?</h2><table>{rows}</table>"
+
+
+def _numbers(analysis: Analysis) -> str:
+    rows: list[tuple[str, str]] = []
+    q = analysis.quantum
+    if q is not None and "epr_variance" in q:
+        e, u = q["epr_variance"], q["unconditional"]
+        rows += [
+            ("EPR variance, this record's filter", f"{e['value']:.4f} ± {e['sd']:.4f} (5–95 %: {e['q05']:.4f} – {e['q95']:.4f})"),
+            ("same, continuous record", f"{e['continuous_limit']:.4f}"),
+            ("at weight a, angle b", f"{e['weight']:.4f}, {e['angle_deg']:.2f}°"),
+            ("P(V < 1) given the model", f"{e['probability_below_1']:.3f}"),
+            ("EPR variance that the measured floor allows",
+             f"{q['measured_floor']['epr_variance']:.4f} (floor excess {q['measured_floor']['excess_sn']:+.4f} SN)"),
+            ("unconditional EPR variance at the same a, b", f"{u['epr_at_conditional']['variance']:.4f}"),
+            ("smallest PPT eigenvalue (entangled below 1/2)", f"{q['ppt']['value']:.4f} ± {q['ppt']['sd']:.4f}"),
+            ("log-negativity (ebit)", f"{q['conditional_sampled']['log_negativity']:.4f}"),
+        ]  # fmt: skip
+    if "after" in analysis.in_band:
+        b = analysis.in_band
+        rows.append(
+            (
+                f"density at {b['low_hz'] / 1e3:.4g}–{b['high_hz'] / 1e3:.4g} kHz over the neighbouring floor",
+                f"{b['before']:.3g} in the record, {b['after']:.3g} in the innovations",
+            )
+        )
+    if not rows:
+        return ""
+    cells = "".join(f"<tr><td>{_e(a)}</td><td class='n'>{_e(b)}</td></tr>" for a, b in rows)
+    return f"<h2>Numbers</h2><table>{cells}</table>"
+
+
+def _parameters(analysis: Analysis) -> str:
+    fit = analysis.fit
+    rows = []
+    for n, v, s in zip(fit.names, fit.values, fit.sd, strict=True):
+        prior = fit.priors.get(n)
+        before = "" if prior is None or prior.mean is None else f"{prior.mean:.6g} ± {prior.sd:.3g}"
+        rows.append(f"<tr><td>{_e(n)}</td><td class='n'>{before}</td><td class='n'>{v:.6g} ± {s:.3g}</td>"
+                    f"<td class='n'>{fit.pull(n):+.2f}</td></tr>")  # fmt: skip
+    head = "<tr><th>parameter</th><th class='n'>prior</th><th class='n'>fit ± sd</th><th class='n'>pull</th></tr>"
+    R = fit.correlation - np.eye(len(fit.names))
+    pairs = sorted(((abs(R[i, j]), i, j) for i in range(len(R)) for j in range(i)), reverse=True)[:6]
+    strong = ", ".join(f"{fit.names[i]} – {fit.names[j]}: {R[i, j]:+.2f}" for size, i, j in pairs if size > 0.3)
+    note = f"<p>Strongest correlations: {_e(strong)}.</p>" if strong else ""
+    return f"<h2>Parameters</h2><table>{head}{''.join(rows)}</table>{note}"
+
+
+def _provenance(analysis: Analysis, document: dict[str, Any]) -> str:
+    r, c = analysis.record, analysis.calibration
+    meta = "; ".join(f"{k}: {v}" for k, v in document["record"]["metadata"].items())
+    calibration = (
+        f"1 SN = {c.density:.4g} {c.unit}²/Hz ± {100 * c.relative_sd:.2f} %" if c.floor_known else "no shot reference"
+    )
+    return (
+        f"<footer>{_e(r.name)}: {r.size} samples at {r.sample_rate_hz:g} Hz, {r.sampling} sampling. {_e(calibration)}. "
+        f"{_e(meta)}<br>backaction {__version__}; parameters, seed and every number are in result.json, the "
+        "trajectory in track.h5.</footer>"
+    )

@@ -1,0 +1,135 @@
+"""Transfer functions and noise spectra of a `LinearSystem`, in total and by source.
+
+    H(W) = C (-iW - A)^-1 B + D,    S_out = H S_in H^dagger,    f(W) = int f(t) e^{+iWt} dt.
+
+Spectra are symmetrised and two-sided; spectra of currents are in shot-noise units (vacuum 1/2 = 1 SN).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from backaction.errors import InputError, ModelError
+from backaction.system import Array, LinearSystem
+
+if TYPE_CHECKING:
+    import xarray
+
+VACUUM = 0.5
+"""Density of one vacuum quadrature: one shot-noise unit."""
+
+
+@dataclass(frozen=True, eq=False)
+class Budget:
+    """A current's spectrum in shot-noise units with its parts by source.
+
+    `total` (..., f); `sources` maps `element.input` to (..., f); the parts sum to the total because inputs are
+    uncorrelated with one another.
+    """
+
+    frequency_hz: Array
+    total: Array
+    sources: dict[str, Array]
+    current: str
+    unit: str = "shot noise"
+
+    def to_xarray(self) -> xarray.Dataset:
+        """A labelled dataset with `total(frequency)` and `sources(source, frequency)` (unbatched budgets only)."""
+        import xarray
+
+        return xarray.Dataset(
+            {
+                "total": ("frequency_hz", self.total, {"unit": self.unit}),
+                "sources": (("source", "frequency_hz"), np.stack(list(self.sources.values())), {"unit": self.unit}),
+            },
+            coords={"frequency_hz": self.frequency_hz, "source": list(self.sources)},
+            attrs={"current": self.current},
+        )
+
+    def __repr__(self) -> str:
+        f = self.frequency_hz
+        return f"Budget of '{self.current}' at {f.size} frequencies {f.min():g}..{f.max():g} Hz from {len(self.sources)} sources"
+
+
+def resolvent_rows(A: Array, C: Array, s: Array) -> Array:
+    """C (s_k - A)^-1 for every s_k, shape (..., K, p, n)."""
+    n = A.shape[-1]
+    M = s[:, None, None] * np.eye(n) - A[..., None, :, :]
+    rhs = np.swapaxes(np.broadcast_to(C[..., None, :, :], (*np.broadcast_shapes(M.shape[:-2], C.shape[:-2] + (1,)), *C.shape[-2:])), -1, -2)
+    return np.swapaxes(np.linalg.solve(np.swapaxes(M, -1, -2), rhs), -1, -2)
+
+
+def _axis(frequency_hz: Any) -> Array:
+    f = np.atleast_1d(np.asarray(frequency_hz, dtype=float))
+    if f.ndim != 1 or not np.all(np.isfinite(f)):
+        raise InputError("frequency_hz: expected a one-dimensional array of finite frequencies")
+    return f
+
+
+def transfer(system: LinearSystem, frequency_hz: Any, outputs: Sequence[str] | None = None) -> Array:
+    """H(W) from all inputs to the named outputs (default: all), shape (..., f, p, m)."""
+    f = _axis(frequency_hz)
+    rows = _rows(system, outputs)
+    C, D = system.C[..., rows, :], system.D[..., rows, :]
+    left = resolvent_rows(system.A, C, -2j * np.pi * f)
+    return left @ system.B[..., None, :, :] + D[..., None, :, :]
+
+
+def cross_spectrum(system: LinearSystem, frequency_hz: Any, outputs: Sequence[str] | None = None) -> Array:
+    """S_out(W) = H S H^dagger between the named outputs in shot-noise units, Hermitian, shape (..., f, p, p)."""
+    H = transfer(system, frequency_hz, outputs)
+    return H @ system.S[..., None, :, :] @ np.conj(np.swapaxes(H, -1, -2)) / VACUUM
+
+
+def state_spectrum(system: LinearSystem, frequency_hz: Any) -> Array:
+    """Spectral matrix of the state, S_x(W) = G B S B^T G^dagger (1/(rad/s)); V_u is its integral over dW/2pi."""
+    f = _axis(frequency_hz)
+    G = resolvent_rows(system.A, np.eye(system.A.shape[-1]), -2j * np.pi * f)
+    return G @ system.noise()[0][..., None, :, :] @ np.conj(np.swapaxes(G, -1, -2))
+
+
+def budget(system: LinearSystem, frequency_hz: Any, current: str | None = None) -> Budget:
+    """Spectrum of a detected current (default: the only one) by source, in shot-noise units.
+
+    Raises
+    ------
+    ModelError
+        If the system is unstable (it has no spectrum).
+    InputError
+        If there is no such current, or several and none is named.
+    """
+    name = pick_current(system, current)
+    if system.batch_shape == () and np.max(np.linalg.eigvals(system.A).real, initial=-1.0) >= 0:
+        from backaction.steady import instability
+
+        raise ModelError(instability(system))
+    f = _axis(frequency_hz)
+    H = transfer(system, f, [name])
+    sources = {}
+    for port in system.inputs:
+        cols = system.input(port.name)
+        part = H[..., cols]
+        block = system.S[..., None, cols, cols]
+        sources[port.name] = np.real(np.sum((part @ block) * np.conj(part), axis=(-2, -1))) / VACUUM
+    total = np.real(np.sum((H @ system.S[..., None, :, :]) * np.conj(H), axis=(-2, -1))) / VACUUM
+    return Budget(f, total, sources, name)
+
+
+def pick_current(system: LinearSystem, current: str | None) -> str:
+    """The named current, or the only one."""
+    if current is None:
+        if len(system.currents) != 1:
+            raise InputError(f"name one of the currents: {', '.join(system.currents) or 'none is detected'}")
+        return system.currents[0]
+    if current not in system.currents:
+        raise InputError(f"no current '{current}'; detected: {', '.join(system.currents) or 'none'}")
+    return current
+
+
+def _rows(system: LinearSystem, outputs: Sequence[str] | None) -> list[int]:
+    names = [p.name for p in system.outputs] if outputs is None else outputs
+    return [i for n in names for i in range(*system.output(n).indices(system.C.shape[-2]))]

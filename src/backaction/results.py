@@ -1,0 +1,186 @@
+"""Results by name: `conditional.epr.variance`, `unconditional.log_negativity`, ... of any experiment.
+
+`evaluate(name, experiment)` gives the value (broadcast over the experiment's leading axes); `describe_state` and
+`state_document` collect all of them, the latter as the JSON of `backaction state`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from backaction import entanglement, steady
+from backaction.errors import InputError, ModelError, nearest
+from backaction.experiment import Experiment
+from backaction.state import GaussianState
+from backaction.system import Array, LinearSystem
+
+STATES = ("unconditional", "conditional", "retrodicted")
+
+
+class Measure(NamedTuple):
+    """value(V) of the reported modes' covariance and, where a complex step cannot give it, its slope d value/dV."""
+
+    value: Callable[[Array], Any]
+    slope: Callable[[Array], Array] | None = None
+
+
+@dataclass(frozen=True)
+class ResultName:
+    """A parsed result: which state, and which measure of it."""
+
+    state: str
+    measure: str
+
+
+def parse(name: str, experiment: Experiment) -> tuple[ResultName, Measure]:
+    """Split and check a result's name.
+
+    Raises
+    ------
+    InputError
+        Naming the nearest known result.
+    """
+    head, _, tail = name.partition(".")
+    known = measures(experiment)
+    if head not in STATES:
+        raise InputError(f"unknown result '{name}'{nearest(head, STATES)}; a result is STATE.MEASURE")
+    if tail == "epr_at_conditional.variance" and head == "unconditional":
+        return ResultName(head, tail), Measure(lambda V: V)
+    if tail not in known:
+        raise InputError(f"unknown result '{name}'{nearest(tail, known)}")
+    return ResultName(head, tail), known[tail]
+
+
+def measures(experiment: Experiment) -> dict[str, Measure]:
+    """Every scalar measure of the reported modes of an experiment."""
+    modes = experiment.reported_modes()
+    out: dict[str, Measure] = {}
+    for k, m in enumerate(modes):
+        out[f"occupation.{m}"] = Measure(lambda V, i=2 * k: (V[..., i, i] + V[..., i + 1, i + 1] - 1) / 2)
+        out[f"variance.{m}"] = Measure(lambda V, i=2 * k: V[..., i, i] + V[..., i + 1, i + 1])
+    size = 2.0 ** len(modes)
+    out["purity"] = Measure(lambda V: 1 / (size * np.sqrt(np.linalg.det(V))))
+    if len(modes) == 2:
+        first, second = modes
+        out |= {
+            "epr.variance": Measure(lambda V: entanglement.epr(V).variance),
+            "epr.weight": Measure(lambda V: entanglement.epr(V).weight),
+            "epr.angle_deg": Measure(lambda V: entanglement.epr(V).angle_deg),
+            "duan": Measure(entanglement.duan),
+            "ppt_min": Measure(entanglement.ppt_min, entanglement.ppt_gradient),
+            "log_negativity": Measure(entanglement.log_negativity, _log_negativity_slope),
+            f"steering.{first}->{second}": Measure(lambda V: entanglement.steering(V)[0]),
+            f"steering.{second}->{first}": Measure(lambda V: entanglement.steering(V)[1]),
+        }
+    return out
+
+
+def _log_negativity_slope(V: Array) -> Array:
+    nu = entanglement.ppt_min(V)[..., None, None]
+    return np.where(nu < 0.5, -1 / (nu * np.log(2.0)), 0.0) * entanglement.ppt_gradient(V)
+
+
+def covariances(system: LinearSystem, state: str) -> Array:
+    """Full covariance of one of the three steady states."""
+    if state == "unconditional":
+        return steady.unconditional(system)
+    if state == "conditional":
+        return steady.conditional(system).covariance
+    return steady.effect(system)
+
+
+def evaluate(name: str, experiment: Experiment) -> Any:
+    """The value of a result such as `conditional.epr.variance`; NaN at points of a batch that have no answer."""
+    which, measure = parse(name, experiment)
+    system = experiment.system
+    index = system.indices(experiment.reported_modes())
+    V = covariances(system, which.state)[..., index, :][..., index]
+    if which.measure == "epr_at_conditional.variance":
+        Vc = covariances(system, "conditional")[..., index, :][..., index]
+        best = entanglement.epr(Vc)
+        return entanglement.epr_variance(V, best.weight, best.angle_deg)
+    valid = np.all(np.isfinite(V), axis=(-2, -1))
+    value = measure.value(np.where(valid[..., None, None], V, np.eye(V.shape[-1])))
+    return np.where(valid, value, np.nan) if np.ndim(valid) else np.asarray(value)[()]
+
+
+def gaussian_state(experiment: Experiment, state: str = "conditional") -> GaussianState:
+    """The reported modes' steady state: `unconditional`, `conditional` or `retrodicted`."""
+    system = experiment.system
+    modes = experiment.reported_modes()
+    index = system.indices(modes)
+    frame = next(m.frame for m in system.modes if m.name == modes[0])
+    return GaussianState(covariances(system, state)[..., index, :][..., index], modes, frame)
+
+
+def describe_state(state: GaussianState) -> dict[str, Any]:
+    """All measures of one state as plain data (the S of the JSON contract)."""
+    out: dict[str, Any] = {
+        "covariance": state.covariance.tolist(),
+        "symplectic_eigenvalues": state.symplectic_eigenvalues().tolist(),
+        "purity": float(state.purity),
+        "occupations": {m: float(state.occupation(m)) for m in state.modes},
+    }
+    if len(state.modes) == 2:
+        first, second = state.modes
+        best = entanglement.epr(state)
+        forward, backward = entanglement.steering(state)
+        out |= {
+            "epr": {k: float(v) for k, v in best._asdict().items()},
+            "epr_readout": None,
+            "duan": float(entanglement.duan(state)),
+            "ppt_min": float(entanglement.ppt_min(state)),
+            "log_negativity": float(entanglement.log_negativity(state)),
+            "steering": {f"{first}->{second}": float(forward), f"{second}->{first}": float(backward)},
+        }
+    return out
+
+
+def state_document(experiment: Experiment) -> dict[str, Any]:
+    """What `backaction state --json` prints: both steady states with every measure, and warnings.
+
+    Raises
+    ------
+    ModelError
+        If there is neither a steady nor a conditional state.
+    """
+    system = experiment.system
+    if system.batch_shape:
+        raise InputError(f"{experiment.name}: a state document needs single values, not arrays of shape {system.batch_shape}")
+    warnings: list[str] = []
+    states: dict[str, GaussianState | None] = {}
+    reasons: list[str] = []
+    for which in ("unconditional", "conditional"):
+        try:
+            states[which] = gaussian_state(experiment, which)
+        except ModelError as error:
+            states[which] = None
+            reasons.append(str(error))
+            warnings.append(f"{which}: {error}")
+    if states["unconditional"] is None and states["conditional"] is None:
+        raise ModelError(f"{experiment.name}: {reasons[0]}")
+    report = system.check()
+    warnings += report.warnings()
+    out: dict[str, Any] = {
+        "schema": "backaction/state/1",
+        "experiment": experiment.name,
+        "modes": list(experiment.reported_modes()),
+        "frame": str(next(s for s in states.values() if s is not None).frame),
+        "convention": "[X, P] = i, vacuum variance 1/2, order X1, P1, X2, P2",
+    }
+    for which, state in states.items():
+        out[which] = None if state is None else describe_state(state)
+    u, c = states["unconditional"], states["conditional"]
+    if u is not None and len(u.modes) == 2:
+        at = None
+        if c is not None:
+            best = entanglement.epr(c)
+            value = entanglement.epr_variance(u, best.weight, best.angle_deg)
+            at = {"variance": float(value), "weight": float(best.weight), "angle_deg": float(best.angle_deg)}
+        out["unconditional"]["epr_at_conditional"] = at
+    out["warnings"] = warnings
+    return out

@@ -1,0 +1,237 @@
+"""Steady states of a `LinearSystem`: unconditional (Lyapunov), conditional (Riccati), retrodicted (effect operator).
+
+    unconditional   A V + V A^T + Q = 0
+    conditional     A V + V A^T + Q - (V C^T + N) R^-1 (V C^T + N)^T = 0,  K = (V C^T + N) R^-1
+    retrodicted     the effect operator of the future record with a flat prior
+
+with Q = B S B^T, N = B S D^T (process and measurement noise are correlated), R = D S D^T of the detected currents.
+Everything broadcasts; a batch carries NaN where a point has no answer, a single point raises `ModelError`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from backaction.errors import ModelError
+from backaction.system import Array, LinearSystem
+
+
+class Conditional(NamedTuple):
+    """Steady conditional covariance of all states, Kalman gain K (n, q) and relative residual of the Riccati equation."""
+
+    covariance: Array
+    gain: Array
+    residual: Any
+
+
+def unconditional(system: LinearSystem) -> Array:
+    """V with A V + V A^T + B S B^T = 0, shape (..., n, n).
+
+    Raises
+    ------
+    ModelError
+        If a single point is unstable (the message names the eigenvalue and its mode); a batch gets NaN there.
+    """
+    poles = np.linalg.eigvals(system.A)
+    stable = np.all(poles.real < 0, axis=-1)
+    if system.batch_shape == () and not stable:
+        raise ModelError(instability(system))
+    A = np.where(stable[..., None, None], system.A, -np.eye(system.A.shape[-1]))
+    V = lyapunov(A, system.noise()[0])
+    return np.where(stable[..., None, None], V, np.nan)
+
+
+def conditional(system: LinearSystem) -> Conditional:
+    """Steady state conditioned on all detected currents.
+
+    Raises
+    ------
+    ModelError
+        If nothing is detected, a current has no noise, or no stabilising solution exists (undetectable); for a batch
+        such points are NaN.
+    """
+    d = system.detected()
+    if not system.currents:
+        raise ModelError("no current is detected: there is no conditional state (add a homodyne)")
+    Q, N, R = system.noise()
+    V, residual, good = riccati(system.A, Q, N, R, d.C)
+    if system.batch_shape == () and not good:
+        raise ModelError("no steady conditional state: a mode that is unstable or undamped is not seen by the detected currents")
+    K = _solve_right(V @ _t(d.C) + N, R)
+    return Conditional(V, K, residual)
+
+
+def conditional_at(system: LinearSystem, times_s: Any, start: Array | None = None) -> Array:
+    """V_c(t) for a record that begins at t = 0, from `start` (default: the unconditional state); shape (T, n, n).
+
+    Exact propagator, no integration: with Delta_0 = V(0) - V_c, the closed loop F = A - K C and
+    W(t) = W - e^{F^T t} W e^{F t}, W the observability Gramian of (F, R^{-1/2} C),
+
+        V(t) = V_c + e^{F t} Delta_0 (1 + W(t) Delta_0)^{-1} e^{F^T t}.
+    """
+    steady = conditional(system)
+    d = system.detected()
+    R = system.noise()[2]
+    F = system.A - steady.gain @ d.C
+    W = lyapunov(_t(F), _t(d.C) @ np.linalg.solve(R, d.C))
+    delta = (unconditional(system) if start is None else np.asarray(start)) - steady.covariance
+    n = F.shape[-1]
+    out = []
+    for t in np.atleast_1d(np.asarray(times_s, dtype=float)):
+        E = expm(F * t)
+        Wt = W - _t(E) @ W @ E
+        out.append(steady.covariance + E @ delta @ np.linalg.solve(np.eye(n) + Wt @ delta, _t(E)))
+    return _symmetric(np.stack(out, axis=-3))
+
+
+def effect(system: LinearSystem) -> Array:
+    """Covariance of the effect operator (retrodiction): the future record alone, flat prior; shape (..., n, n).
+
+    With A~ = A - N R^-1 C and Q~ = Q - N R^-1 N^T its inverse J solves
+    J A~ + A~^T J - J Q~ J + C^T R^-1 C = 0. Not the RTS smoother and not an anti-causal Wiener filter.
+
+    Raises
+    ------
+    ModelError
+        If the future record does not see every state (J singular: infinite variance).
+    """
+    d = system.detected()
+    Q, N, R = system.noise()
+    KN = _solve_right(N, R)
+    At, Qt = system.A - KN @ d.C, _symmetric(Q - KN @ _t(N))
+    info = _symmetric(_t(d.C) @ np.linalg.solve(R, d.C))
+    # J is the stabilising solution of a filter equation for -A~^T with process noise info and "measurement" Q~
+    J, _, good = _care(_t(At), info, Qt)
+    if system.batch_shape == () and (not good or np.linalg.cond(J) > 1e14):
+        raise ModelError("no steady effect operator: the future record does not determine every state variable")
+    return _symmetric(np.linalg.inv(J))
+
+
+# -- solvers ----------------------------------------------------------------------------------------------------------
+
+
+def lyapunov(A: Array, Q: Array) -> Array:
+    """V with A V + V A^T + Q = 0 for symmetric Q, broadcasting; also exact for complex steps.
+
+    Solved as a dense system for the n(n+1)/2 distinct entries with one step of refinement; it does not test stability.
+    """
+    n = A.shape[-1]
+    shape = np.broadcast_shapes(A.shape[:-2], Q.shape[:-2])
+    i, j = np.triu_indices(n)
+    where = np.zeros((n, n), dtype=int)
+    where[i, j] = where[j, i] = np.arange(len(i))
+    L = np.zeros((*A.shape[:-2], len(i), len(i)), dtype=A.dtype)
+    rows = np.arange(len(i))
+    for k in range(n):
+        # (A V)_ij + (V A^T)_ij = sum_k A_ik V_kj + A_jk V_ki
+        np.add.at(L, (..., rows, where[k, j]), A[..., i, k])
+        np.add.at(L, (..., rows, where[k, i]), A[..., j, k])
+    rhs = -np.broadcast_to(Q, (*shape, n, n))[..., i, j][..., None]
+    v = np.linalg.solve(L, rhs)
+    v = v + np.linalg.solve(L, rhs - L @ v)
+    return v[..., 0][..., where]
+
+
+def riccati(A: Array, Q: Array, N: Array, R: Array, C: Array) -> tuple[Array, Any, Any]:
+    """Stabilising V of the conditional equation, its relative residual, and whether it was found.
+
+    Stable invariant subspace of the Hamiltonian matrix, then Newton-Kleinman steps (each a Lyapunov equation), which
+    also repair the subspace where closed-loop poles coincide.
+    """
+    low = np.linalg.eigvalsh(_symmetric(R))[..., 0]
+    noisy = low > 1e-14 * np.maximum(np.trace(R, axis1=-2, axis2=-1), 1e-300)
+    if not np.all(noisy):
+        if noisy.ndim == 0:
+            raise ModelError("a detected current carries no noise (singular R): its efficiency or noise is not physical")
+        R = np.where(noisy[..., None, None], R, np.eye(R.shape[-1]))
+    KN = _solve_right(N, R)
+    At, Qt = A - KN @ C, _symmetric(Q - KN @ _t(N))
+    info = _symmetric(_t(C) @ np.linalg.solve(R, C))
+    V, residual, good = _care(At, Qt, info)
+    return V, residual, good & noisy
+
+
+def _care(A: Array, Q: Array, G: Array) -> tuple[Array, Any, Any]:
+    """Stabilising solution of A V + V A^T + Q - V G V = 0 with its residual and a flag per point."""
+    n = A.shape[-1]
+    shape = np.broadcast_shapes(A.shape[:-2], Q.shape[:-2], G.shape[:-2])
+    A, Q, G = (np.broadcast_to(m, (*shape, n, n)) for m in (A, Q, G))
+    rate = np.max(np.abs(A), axis=(-2, -1), keepdims=True) + 1e-300
+    # balance V against 1: with V = s V', Q/s and s G have like size
+    size = np.sqrt((np.max(np.abs(Q), axis=(-2, -1)) + 1e-300) / (np.max(np.abs(G), axis=(-2, -1)) + 1e-300))[..., None, None]
+    a, q, g = A / rate, Q / rate / size, G / rate * size
+    top = np.concatenate([_t(a), -g], axis=-1)
+    bottom = np.concatenate([-q, -a], axis=-1)
+    values, vectors = np.linalg.eig(np.concatenate([top, bottom], axis=-2))
+    order = np.argsort(values.real, axis=-1)[..., :n]
+    stable = np.sum(values.real < 0, axis=-1) == n
+    U = np.take_along_axis(vectors, order[..., None, :], axis=-1)
+    with np.errstate(all="ignore"):
+        try:
+            V = np.real(_solve_right(U[..., n:, :], U[..., :n, :]))
+        except np.linalg.LinAlgError:
+            V = np.full((*shape, n, n), np.nan)
+    V = _symmetric(V)
+    usable = stable & np.all(np.isfinite(V), axis=(-2, -1))
+    V = np.where(usable[..., None, None], V, 0.0)
+    previous = np.full(shape, np.inf)
+    for _ in range(6):
+        closed = a - V @ g
+        settled = np.all(np.linalg.eigvals(closed).real < 0, axis=-1)
+        usable = usable & settled
+        closed = np.where(usable[..., None, None], closed, -np.eye(n))
+        new = lyapunov(closed, q + V @ g @ V)
+        step = np.max(np.abs(new - V), axis=(-2, -1)) / (np.max(np.abs(new), axis=(-2, -1)) + 1e-300)
+        V = np.where((usable & (step < previous))[..., None, None], new, V)
+        if np.all(~usable | (step < 1e-14) | (step >= previous)):
+            break
+        previous = np.minimum(step, previous)
+    terms = (a @ V, V @ _t(a), q, V @ g @ V)
+    scale = sum(np.max(np.abs(x), axis=(-2, -1)) for x in terms)
+    residual = np.max(np.abs(terms[0] + terms[1] + terms[2] - terms[3]), axis=(-2, -1)) / scale
+    good = usable & (residual < 1e-9)
+    return np.where(good[..., None, None], V * size, np.nan), np.where(good, residual, np.nan), good
+
+
+def expm(matrix: Array) -> Array:
+    """Matrix exponential by scaling and squaring of a Taylor series of degree 16 (broadcasting, complex steps exact)."""
+    norm = np.max(np.sum(np.abs(matrix), axis=-1), axis=-1)
+    squarings = int(max(0, np.ceil(np.log2(max(float(np.max(norm, initial=0.0)), 1e-300) / 0.25))))
+    scaled = matrix / 2.0**squarings
+    out = np.broadcast_to(np.eye(matrix.shape[-1], dtype=matrix.dtype), matrix.shape).copy()
+    term = out
+    for k in range(1, 17):
+        term = term @ scaled / k
+        out = out + term
+    for _ in range(squarings):
+        out = out @ out
+    return out
+
+
+def instability(system: LinearSystem) -> str:
+    """One line that names the unstable eigenvalue and the mode it lives in."""
+    values, vectors = np.linalg.eig(system.A)
+    worst = int(np.argmax(values.real))
+    weight = np.abs(vectors[:, worst]) ** 2
+    sizes = {m.name: float(np.sum(weight[system.mode(m.name)])) for m in system.modes}
+    name = max(sizes, key=lambda k: sizes[k])
+    rate, freq = values[worst].real / (2 * np.pi), abs(values[worst].imag) / (2 * np.pi)
+    return (
+        f"unstable: mode '{name}' grows at {rate:.4g} Hz (eigenvalue / 2 pi = {rate:.4g} + {freq:.6g}i Hz), "
+        "there is no unconditional steady state"
+    )
+
+
+def _t(matrix: Array) -> Array:
+    return np.swapaxes(matrix, -1, -2)
+
+
+def _symmetric(V: Array) -> Array:
+    return (V + _t(V)) / 2
+
+
+def _solve_right(M: Array, R: Array) -> Array:
+    """M R^-1."""
+    return _t(np.linalg.solve(_t(R), _t(M)))
