@@ -18,13 +18,13 @@ COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#B
 def spectrum(ax: Any, budget: Budget, measured: Spectrum | None = None, scale: float = 1.0, unit: str = "shot noise") -> Any:
     """Spectrum stacked by source on a logarithmic axis, with measured points above it.
 
-    Stacked bands on a logarithmic axis show the total at their top; the order is from the smallest contribution up.
+    Stacked bands on a logarithmic axis show the total at their top; the source with the highest peak lies on top.
     """
     f = budget.frequency_hz / 1e6
     total = budget.total * scale
     parts = {k: v * scale for k, v in budget.sources.items() if np.max(v) > 1e-4 * np.max(budget.total)}
-    order = sorted(parts, key=lambda k: float(np.median(parts[k])), reverse=True)
-    floor = 0.5 * float(np.min(parts[order[0]]))
+    order = sorted(parts, key=lambda k: float(np.max(parts[k])))
+    floor = 0.1 * float(np.min(total))
     base = np.zeros_like(total)
     for i, name in enumerate(order):
         top = base + parts[name]
@@ -38,7 +38,8 @@ def spectrum(ax: Any, budget: Budget, measured: Spectrum | None = None, scale: f
     ax.set(yscale="log", xlabel="frequency (MHz)", ylabel=f"power spectral density ({unit})", xlim=(f[0], f[-1]))
     top_value = float(np.max(total)) if measured is None else max(float(np.max(total)), float(np.max(y)))
     ax.set_ylim(floor, 2.0 * top_value)
-    ax.legend(fontsize=7, ncols=3, loc="upper left", framealpha=0.9)
+    handles, names = ax.get_legend_handles_labels()
+    ax.legend(handles[::-1], names[::-1], fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     return ax
 
 
@@ -49,8 +50,8 @@ def covariance(ax: Any, V: Array, labels: Sequence[str], title: str = "", limit:
     for (i, j), value in np.ndenumerate(V):
         dark = abs(value) > 0.6 * size
         ax.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=8, color="w" if dark else "k")
-    ax.set_xticks(range(len(labels)), labels)
-    ax.set_yticks(range(len(labels)), labels)
+    ax.set_xticks(range(len(labels)), labels, fontsize=8)
+    ax.set_yticks(range(len(labels)), labels, fontsize=8)
     ax.set_title(title, fontsize=10)
     return image
 

@@ -8,6 +8,7 @@ import io
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from backaction import plots
 from backaction._version import __version__
-from backaction.analyze import Analysis, epr_trajectory, shot_units
+from backaction.analysis import Analysis, epr_trajectory, shot_units
 from backaction.errors import InputError
 from backaction.files import to_json
 from backaction.sampling import sampled_budget
@@ -89,7 +90,7 @@ def trajectory_figure(analysis: Analysis) -> Any:
     """Conditional trajectory in the rotating frame: the EPR pair, or each mode alone."""
     track = analysis.track
     e = (analysis.quantum or {}).get("epr_variance")
-    count = min(len(track.mean), max(200, int(20 * track.memory_s / track.time_step_s)))
+    count = min(len(track.mean), max(100, int(10 * track.memory_s / track.time_step_s)))
     start = min(len(track.mean) - count, int(20 * track.memory_s / track.time_step_s))
     part = slice(start, start + count)
     times = track.times_s[part]
@@ -117,7 +118,7 @@ def covariance_figure(analysis: Analysis) -> Any:
 
     states = [("unconditional", np.array(q["unconditional"]["covariance"])), ("conditional", track.covariance)]
     angle = q.get("epr_variance", {}).get("angle_deg", 0.0)
-    labels = [f"{a}{'′' if k and angle else ''}\n{m}" for k, m in enumerate(track.modes) for a in ("X", "P")]
+    labels = [f"{a}{'′' if k and angle else ''}\n{m[:9]}" for k, m in enumerate(track.modes) for a in ("X", "P")]
     fig, axes = _figure(9.0, 4.4, 2)
     limit = float(np.max(np.abs(states[0][1])))
     image = None
@@ -134,8 +135,7 @@ def innovations_figure(analysis: Analysis) -> Any:
     """Measured over model spectrum, and the innovations' density over its prediction."""
     fig, axes = _figure(8.0, 5.6, 1, 2)
     measured = analysis.measured
-    ratio = measured.scaled(1.0, "1")
-    object.__setattr__(ratio, "density", measured.density / analysis.fit.model)
+    ratio = replace(measured, density=measured.density / analysis.fit.model, unit="1")
     lines = [x.frequency_hz for x in analysis.lines]
     plots.ratio(axes[0], [("spectrum / model", ratio)], lines)
     axes[0].set_xlabel("")

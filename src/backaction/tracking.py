@@ -120,7 +120,7 @@ def track(
     every: int | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Track:
-    """Filter a record with the steady Kalman gain of the experiment's sampled model.
+    """Filter a record, its mean removed, with the steady Kalman gain of the experiment's sampled model.
 
     Parameters
     ----------
@@ -152,15 +152,13 @@ def track(
         raise InputError(f"every = {step}: must be between 1 and the {record.size} samples of the record")
     kernel = _Kernel(steady)
     gain = np.sqrt(VACUUM / calibration.density)
+    level = _mean(record)
     means: list[Array] = []
     innovation = np.empty(record.size, dtype=np.float32)
     x = np.zeros(system.A.shape[-1])
     for start, values in record.chunks(_CHUNK):
-        if not np.all(np.isfinite(values)):
-            at = start + int(np.flatnonzero(~np.isfinite(values))[0])
-            raise InputError(f"{record.name}: sample {at} is missing; tracking through gaps is not available yet")
         wanted = np.arange(-(-(start + 1) // step) * step, start + len(values) + 1, step) - start
-        e, states, x = kernel.run(values * gain, x, wanted)
+        e, states, x = kernel.run((values - level) * gain, x, wanted)
         innovation[start : start + len(values)] = e
         means.append(states[:, index])
         if progress:
@@ -176,7 +174,7 @@ def track(
     variance = float(steady.innovation[0, 0]) * unit
     return Track(
         mean, P, innovation, variance, modes, frame, rotation, first, step * h,
-        record.sample_rate_hz, record.start_s, steady.memory_s,
+        record.sample_rate_hz, record.start_s, steady.memory_s, {"mean_removed": level, "unit": record.unit},
     )  # fmt: skip
 
 
@@ -242,6 +240,17 @@ class _Kernel:
         size = len(y) - (blocks - 1) * L
         final = self.powers[size] @ starts[-1] + self.to_state[size] @ Y[-1]
         return innovation, states, final
+
+
+def _mean(record: Record) -> float:
+    """Mean of the record, which no model here describes (detector offset): it is removed, and said so."""
+    total = 0.0
+    for start, values in record.chunks(_CHUNK):
+        if not np.all(np.isfinite(values)):
+            at = start + int(np.flatnonzero(~np.isfinite(values))[0])
+            raise InputError(f"{record.name}: sample {at} is missing; tracking through gaps is not available yet")
+        total += float(np.sum(values))
+    return total / record.size
 
 
 def _decimation(steady: SteadyFilter, reference_hz: float, rate_hz: float) -> int:

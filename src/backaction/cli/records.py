@@ -40,7 +40,7 @@ def analyze(
 ) -> None:
     """From a photocurrent to a conditional state, an entanglement verdict and a report."""
     from backaction import report
-    from backaction.analyze import analyze as run
+    from backaction.analysis import analyze as run
     from backaction.files import to_json
 
     if resolution_hz is not None and not resolution_hz > 0:
@@ -102,7 +102,7 @@ def track(
     calibration = calibrate(data, read(shot, **given), dark_record, electronic, band)
     with Progress("track") as progress:
         found = run(chosen, data, calibration, frame, every, lambda part: progress("filtering", part))  # type: ignore[arg-type]
-        found = replace(found, provenance={"experiment": to_json(chosen.to_dict(), None), "record": data.name})
+        found = replace(found, provenance=found.provenance | {"experiment": to_json(chosen.to_dict(), None), "record": data.name})
         found.save(output)
     for t in consistency.innovation_tests(found, calibration, band):
         say(("" if t.passed else "warning: ") + t.sentence)
@@ -123,8 +123,8 @@ def simulate(
     """Simulate a record exactly, with seed and, on request, true paths and reference records."""
     from backaction.files import to_json
     from backaction.formats.hdf5 import write
-    from backaction.simulate import reference
-    from backaction.simulate import simulate as run
+    from backaction.simulation import reference
+    from backaction.simulation import simulate as run
     from backaction.units import number
 
     if seed < 0:

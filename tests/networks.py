@@ -1,0 +1,72 @@
+"""Random valid experiments for property-based tests."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+from backaction import (
+    BeamSplitter, Experiment, Homodyne, Loss, OptomechanicalCavity, Rotation, SpinOscillator, Squeezer, TechnicalNoise,
+)  # fmt: skip
+
+rates = st.floats(1e2, 5e4)
+angles = st.floats(-180.0, 180.0)
+powers = st.floats(0.05, 1.0)
+
+
+@st.composite
+def spins(draw, name):
+    return SpinOscillator(
+        name=name,
+        larmor_hz=draw(st.sampled_from([-1, 1])) * draw(st.floats(5e5, 2e6)),
+        intrinsic_linewidth_hz=draw(rates),
+        readout_rate_hz=draw(rates),
+        tensor_ratio=draw(st.floats(0.0, 0.3)),
+        occupation=draw(st.floats(0.0, 5.0)),
+        broadband_noise_sn=draw(st.floats(0.0, 3.0)),
+        broadband_linewidth_hz=1e6 if (mode := draw(st.booleans())) else None,
+        broadband_readout_rate_hz=1e5 if mode else None,
+    )
+
+
+@st.composite
+def cavities(draw, name):
+    return OptomechanicalCavity(
+        name=name,
+        mechanical_hz=draw(st.floats(5e5, 2e6)),
+        mechanical_linewidth_hz=draw(st.floats(1e-2, 1e2)),
+        bath_occupation=draw(st.floats(0.0, 1e4)),
+        cavity_linewidth_hz=draw(st.floats(5e5, 1e7)),
+        overcoupling=draw(st.floats(0.1, 1.0)),
+        detuning_hz=-draw(st.floats(1e5, 2e6)),
+        coupling_hz=draw(st.floats(1e3, 6e4)),
+        mode_matching=draw(powers),
+        damping="symmetric",
+    )
+
+
+@st.composite
+def optics(draw, name):
+    kind = draw(st.sampled_from(["loss", "rotation", "squeezer", "splitter", "noise"]))
+    if kind == "loss":
+        return Loss(name=name, transmission=draw(st.floats(0.0, 1.0)))
+    if kind == "rotation":
+        return Rotation(name=name, angle_deg=draw(angles))
+    if kind == "squeezer":
+        return Squeezer(name=name, squeezing_db=draw(st.floats(-10, 10)), angle_deg=draw(angles), purity=draw(powers))
+    if kind == "splitter":
+        return BeamSplitter(name=name, transmission=draw(powers))
+    return TechnicalNoise(name=name, floor_sn=draw(st.floats(0, 2)), angle_deg=draw(angles))
+
+
+@st.composite
+def experiments(draw):
+    """A cascade of two to five elements with a spin and a cavity among them, ending in a homodyne."""
+    elements = [draw(spins("spin")), draw(cavities("membrane"))]
+    if draw(st.booleans()):
+        elements.reverse()
+    for k in range(draw(st.integers(0, 3))):
+        elements.insert(draw(st.integers(0, len(elements))), draw(optics(f"optic{k}")))
+    detector = Homodyne(
+        name="detector", efficiency=draw(powers), angle_deg=draw(angles), electronic_noise_sn=draw(st.floats(0.0, 1.0))
+    )
+    return Experiment([*elements, detector])

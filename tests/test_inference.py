@@ -1,0 +1,103 @@
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from backaction import Experiment, Homodyne, Prior, SpinOscillator
+from backaction.inference import SCALE, _deviance, _deviance_slope, fit_spectrum
+from backaction.records import Calibration, averaged_spectrum
+from backaction.simulation import VOLT_DENSITY, simulate
+
+RATE = 2e6
+
+
+def spin(**more):
+    values = dict(larmor_hz=-3e5, intrinsic_linewidth_hz=2e3, readout_rate_hz=8e3, tensor_ratio=0.05, occupation=1.0)
+    return SpinOscillator(name="s", **values | more)
+
+
+def experiment(priors, **more):
+    return Experiment([spin(**more), Homodyne(name="d", efficiency=0.8)], priors=priors)
+
+
+PRIORS = {
+    "s.larmor_hz": Prior(-3e5, 2e3),
+    "s.readout_rate_hz": Prior(8e3, 1e3),
+    "s.intrinsic_linewidth_hz": Prior(2e3, 3e2),
+    "d.efficiency": Prior(0.8, 0.05),
+}
+
+
+def measured(seed, **more):
+    record = simulate(experiment({}, **more), 0.3, RATE, seed).record
+    return averaged_spectrum(record, 200.0).band(2.4e5, 3.6e5)
+
+
+def test_deviance_is_minus_two_log_likelihood_of_gamma():
+    """Against scipy's gamma density: difference of -2 ln L between r and 1, and its slope by differences."""
+    from scipy import stats
+
+    N, mu = 37.0, 2.3
+    for y in (0.5, 2.0, 2.3, 4.0):
+        L = lambda m: stats.gamma(N, scale=m / N).logpdf(y)
+        assert_allclose(_deviance(np.array(y / mu), N) ** 2, -2 * (L(mu) - L(y)), rtol=1e-9, atol=1e-9)
+    r = np.array([0.3, 0.99999, 1.0, 1.00001, 3.0])
+    h = 1e-6
+    numeric = (_deviance(r * np.exp(-h), N) - _deviance(r * np.exp(h), N)) / (2 * h)
+    assert_allclose(_deviance_slope(r, N), numeric, rtol=1e-4)
+
+
+def test_recovers_the_truth_with_honest_errors():
+    """20 seeds, truth drawn from the prior: pulls against the Laplace sd have zero mean and unit spread."""
+    pulls = []
+    for seed in range(20):
+        rng = np.random.default_rng(100 + seed)
+        truth = {k.split(".")[1]: rng.normal(p.mean, p.sd) for k, p in PRIORS.items() if k.startswith("s.")}
+        fit = fit_spectrum(experiment(PRIORS), measured(seed, **truth), Calibration(VOLT_DENSITY, 1e-3, "V"), RATE, "average")
+        for k, v in truth.items():
+            i = fit.names.index(f"s.{k}")
+            pulls.append((fit.values[i] - v) / fit.sd[i])
+    pulls = np.array(pulls)
+    assert abs(np.mean(pulls)) < 3.5 / np.sqrt(pulls.size)
+    assert 0.7 < np.std(pulls) < 1.35
+
+
+def test_parameters_without_data_keep_their_prior():
+    """Efficiency far from the line is hardly seen: its posterior is its prior; scale keeps its calibration."""
+    fit = fit_spectrum(experiment(PRIORS), measured(1), Calibration(VOLT_DENSITY, 1e-3, "V"), RATE, "average")
+    assert fit.sd[fit.names.index("d.efficiency")] <= 0.05 * 1.0001
+    assert fit.names[-1] == SCALE
+    assert fit.sd[-1] <= 1.0001e-3
+    assert fit.p > 1e-3
+
+
+def test_finds_a_line_that_starts_many_widths_away():
+    """The coordinate scan: a prior 10 times wider than the line, truth 2 sd away."""
+    priors = PRIORS | {"s.larmor_hz": Prior(-3e5, 1e4)}
+    fit = fit_spectrum(experiment(priors), measured(2, larmor_hz=-2.8e5), Calibration(VOLT_DENSITY, 1e-3, "V"), RATE, "average")
+    assert_allclose(fit.values[fit.names.index("s.larmor_hz")], -2.8e5, atol=5 * fit.sd[fit.names.index("s.larmor_hz")])
+
+
+def test_uncalibrated_record_gets_a_fitted_floor():
+    fit = fit_spectrum(experiment(PRIORS), measured(3), Calibration(1.0, np.inf, "V", floor_known=False), RATE, "average")
+    assert_allclose(fit.scale, VOLT_DENSITY, rtol=0.1)
+
+
+def test_uniform_prior_at_its_bound_is_reported():
+    priors = PRIORS | {"s.larmor_hz": Prior(lower=-3.5e5, upper=-3.1e5)}
+    fit = fit_spectrum(experiment(priors, larmor_hz=-3.2e5), measured(4), Calibration(VOLT_DENSITY, 1e-3, "V"), RATE, "average")
+    assert "s.larmor_hz" in fit.at_bound
+
+
+def test_draws_stay_within_bounds_and_have_the_covariance():
+    fit = fit_spectrum(experiment(PRIORS), measured(5), Calibration(VOLT_DENSITY, 1e-3, "V"), RATE, "average")
+    drawn = fit.draws(4000, 1)
+    x = np.array([drawn.value(n) for n in fit.names[:-1]])
+    assert_allclose(np.corrcoef(x), fit.correlation[:-1, :-1], atol=0.06)
+    assert np.all(drawn.value("d.efficiency") <= 1)
+
+
+def test_experiment_without_priors_fits_only_the_scale():
+    fit = fit_spectrum(experiment({}), measured(6), Calibration(VOLT_DENSITY, 1e-3, "V"), RATE, "average")
+    assert fit.names == (SCALE,)
+    assert fit.p > 1e-3
+    assert pytest.approx(1.0, abs=5e-3) == fit.scale
