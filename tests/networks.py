@@ -5,7 +5,15 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from backaction import (
-    BeamSplitter, Experiment, Homodyne, Loss, OptomechanicalCavity, Rotation, SpinOscillator, Squeezer, TechnicalNoise,
+    BeamSplitter,
+    Experiment,
+    Homodyne,
+    Loss,
+    OptomechanicalCavity,
+    Rotation,
+    SpinOscillator,
+    Squeezer,
+    TechnicalNoise,
 )  # fmt: skip
 
 rates = st.floats(1e2, 5e4)

@@ -64,7 +64,12 @@ def test_clean_record_analysis(clean):
     assert clean.verdict.startswith("entanglement witnessed: EPR variance 0.8")
     assert "given the calibrated scale" in clean.verdict
     assert any("0.0401 SN" in w for w in clean.warnings)  # the dark record contradicts the experiment
-    truth = {"membrane.coupling_hz": 107331.26, "link.transmission": 0.53, "spin.broadband_noise_sn": 1.68, "phase.angle_deg": 180.0}
+    truth = {
+        "membrane.coupling_hz": 107331.26,
+        "link.transmission": 0.53,
+        "spin.broadband_noise_sn": 1.68,
+        "phase.angle_deg": 180.0,
+    }
     for name, value in truth.items():
         i = clean.fit.names.index(name)
         assert abs(clean.fit.values[i] - value) < 3.5 * clean.fit.sd[i]
@@ -120,7 +125,12 @@ def test_not_witnessed_is_not_called_separable(thomas):
     lossy = thomas.with_values({"link.transmission": 0.05, "spin.larmor_offset_hz": 110e3})
     lossy = Experiment(lossy.elements, lossy.modes, band_hz=lossy.band_hz, name="lossy")
     made = simulate(lossy, 0.05, 1e7, 1)
-    found = analyze(lossy, made.record, reference("shot", lossy, 0.05, 1e7, 1), reference("dark", lossy.with_values({"detector.electronic_noise_sn": 1e-3}), 0.05, 1e7, 1))
+    found = analyze(
+        lossy,
+        made.record,
+        reference("shot", lossy, 0.05, 1e7, 1),
+        reference("dark", lossy.with_values({"detector.electronic_noise_sn": 1e-3}), 0.05, 1e7, 1),
+    )
     assert found.entangled is False
     assert "not witnessed" in found.verdict
     assert "PPT" in found.verdict

@@ -15,7 +15,9 @@ from backaction.cli import main
 
 def run(*arguments, cwd=None):
     """The command in a process of its own: exit code, stdout, stderr."""
-    done = subprocess.run([sys.executable, "-m", "backaction", *map(str, arguments)], capture_output=True, text=True, cwd=cwd)
+    done = subprocess.run(
+        [sys.executable, "-m", "backaction", *map(str, arguments)], capture_output=True, text=True, cwd=cwd
+    )
     return done.returncode, done.stdout, done.stderr
 
 
@@ -65,7 +67,7 @@ def test_spectrum_json_and_files(capsys, tmp_path):
     document = json.loads(out)
     jsonschema.validate(document, schema("spectrum"))
     assert code == 0
-    total = np.sum([v for v in document["sources"].values()], axis=0)
+    total = np.sum(list(document["sources"].values()), axis=0)
     assert_allclose(total, document["total"], rtol=1e-10)
     for ending in ("csv", "h5", "png", "pdf", "svg"):
         code, _, err = call(capsys, "spectrum", "thomas2021", "--save", tmp_path / f"x.{ending}")
@@ -109,9 +111,26 @@ def test_list_and_show(capsys):
 
 def test_simulate_track_round_trip(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    code, _, err = call(capsys, "simulate", "thomas2021", "-o", "r.h5", "--duration", "10 ms", "--seed", "3", "--paths", "--shot", "s.h5", "--dark", "d.h5")
+    code, _, err = call(
+        capsys,
+        "simulate",
+        "thomas2021",
+        "-o",
+        "r.h5",
+        "--duration",
+        "10 ms",
+        "--seed",
+        "3",
+        "--paths",
+        "--shot",
+        "s.h5",
+        "--dark",
+        "d.h5",
+    )
     assert (code, "seed 3" in err) == (0, True)
-    code, _, err = call(capsys, "track", "thomas2021", "r.h5", "--shot", "s.h5", "-o", "t.h5", "--frame", "lab", "--every", "1")
+    code, _, err = call(
+        capsys, "track", "thomas2021", "r.h5", "--shot", "s.h5", "-o", "t.h5", "--frame", "lab", "--every", "1"
+    )
     assert code == 0
     with h5py.File("t.h5") as t, h5py.File("r.h5") as r:
         assert t["mean"].shape == (100_000, 4)
@@ -145,13 +164,24 @@ def test_analyze_from_the_command_line(tmp_path):
 def test_exit_codes(capsys):
     assert call(capsys, "state", "thomas2021")[0] == 0
     assert call(capsys, "state", "thomas2012")[0] == 2
-    code, out, err = call(capsys, "spectrum", "thomas2021", "--set", "membrane.detuning_hz=0.7e6", "--set", "spin.larmor_hz=-1.37e6")
+    code, out, err = call(
+        capsys, "spectrum", "thomas2021", "--set", "membrane.detuning_hz=0.7e6", "--set", "spin.larmor_hz=-1.37e6"
+    )
     assert (code, out) == (3, "")
     assert "unstable: mode 'membrane'" in err
 
 
 def test_unstable_but_conditioned_state_is_null_and_good(capsys):
-    code, out, _ = call(capsys, "state", "thomas2021", "--json", "--set", "membrane.detuning_hz=0.7e6", "--set", "spin.larmor_hz=-1.37e6")
+    code, out, _ = call(
+        capsys,
+        "state",
+        "thomas2021",
+        "--json",
+        "--set",
+        "membrane.detuning_hz=0.7e6",
+        "--set",
+        "spin.larmor_hz=-1.37e6",
+    )
     document = json.loads(out)
     jsonschema.validate(document, schema("state"))
     assert code == 0
@@ -172,7 +202,9 @@ def test_state_needs_only_numpy():
         "state_document(Experiment.load('thomas2021'))\n"
         "print([m for m in ('scipy', 'h5py', 'pint', 'matplotlib', 'xarray', 'numba') if m in sys.modules])"
     )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ).stdout
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ
+    ).stdout
     assert out.strip() == "[]"
 
 

@@ -5,14 +5,29 @@ import pytest
 from numpy.testing import assert_allclose
 
 from backaction import (
-    BeamSplitter, Experiment, GaussianState, Homodyne, Loss, OptomechanicalCavity, Oscillator, Rotation, SpinOscillator,
-    Squeezer, TechnicalNoise, budget, connect, entanglement, steady, transfer,
+    BeamSplitter,
+    Experiment,
+    GaussianState,
+    Homodyne,
+    Loss,
+    OptomechanicalCavity,
+    Oscillator,
+    Rotation,
+    SpinOscillator,
+    Squeezer,
+    TechnicalNoise,
+    budget,
+    connect,
+    entanglement,
+    steady,
+    transfer,
 )  # fmt: skip
 from backaction.elements import Light
 from backaction.errors import ConventionError, InputError
+from backaction.matrices import rotation_matrix, symplectic
 from backaction.records import Record, calibrate
 from backaction.response import cross_spectrum, state_spectrum
-from backaction.system import LinearSystem, Mode, Port, rotation_matrix, sidebands, symplectic
+from backaction.system import LinearSystem, Mode, Port, sidebands
 
 SPIN = dict(intrinsic_linewidth_hz=1700.0, readout_rate_hz=20e3, tensor_ratio=0.028, occupation=0.8)
 CAVITY = dict(
@@ -141,7 +156,12 @@ def test_the_dark_is_never_subtracted_from_a_signal_record():
 
 def test_electronic_noise_is_a_term_after_the_efficiency():
     for eta in (0.2, 0.9):
-        assert_allclose(current_density(Loss(name="l", transmission=1.0), Homodyne(name="d", efficiency=eta, electronic_noise_sn=0.3)), 1.3)
+        assert_allclose(
+            current_density(
+                Loss(name="l", transmission=1.0), Homodyne(name="d", efficiency=eta, electronic_noise_sn=0.3)
+            ),
+            1.3,
+        )
 
 
 def test_electronic_noise_comes_from_the_experiment_and_a_conflicting_dark_warns():
@@ -166,14 +186,21 @@ def test_rates_are_cyclic_and_two_pi_enters_once():
 def test_linewidths_are_full_widths_of_energy():
     """Both damping models: half maximum of the displacement spectrum at +- linewidth/2, energy decays at the linewidth."""
     for damping in ("symmetric", "velocity"):
-        system = SpinOscillator(name="s", larmor_hz=1e5, intrinsic_linewidth_hz=10.0, readout_rate_hz=0.0, damping=damping).build()
+        system = SpinOscillator(
+            name="s", larmor_hz=1e5, intrinsic_linewidth_hz=10.0, readout_rate_hz=0.0, damping=damping
+        ).build()
         assert_allclose(-2 * np.linalg.eigvals(system.A).real / (2 * np.pi), 10.0, rtol=1e-6)
         S = state_spectrum(system, [1e5, 1e5 + 5.0])[:, 0, 0].real
         assert_allclose(S[1] / S[0], 0.5, rtol=1e-3)
 
 
 def test_suffixes_say_the_unit():
-    table = {"frequency_hz": "62 kHz", "intrinsic_linewidth_hz": "5 mHz", "temperature_k": "300 mK", "readout_rate_hz": "1 kHz"}
+    table = {
+        "frequency_hz": "62 kHz",
+        "intrinsic_linewidth_hz": "5 mHz",
+        "temperature_k": "300 mK",
+        "readout_rate_hz": "1 kHz",
+    }
     o = Oscillator.from_table("o", table, "test")
     assert (o.frequency_hz, o.intrinsic_linewidth_hz, o.temperature_k) == pytest.approx((62e3, 5e-3, 0.3))
     assert Rotation.from_table("r", {"angle_deg": "1 rad"}, "test").angle_deg == pytest.approx(57.29577951)
@@ -336,7 +363,10 @@ def test_effective_frequency_is_the_modulus_of_the_pole(numbers):
 
 
 def _spin_link(**more):
-    return [SpinOscillator(name="s", larmor_hz=-1e6, **SPIN | {"readout_rate_hz": 0.0} | more), Loss(name="l", transmission=0.5)]
+    return [
+        SpinOscillator(name="s", larmor_hz=-1e6, **SPIN | {"readout_rate_hz": 0.0} | more),
+        Loss(name="l", transmission=0.5),
+    ]
 
 
 def test_broadband_noise_is_classical_white_on_p_only():
@@ -466,7 +496,9 @@ def test_conditional_is_on_this_current_with_its_losses(thomas):
 
 
 def test_unconditional_does_not_depend_on_the_detector(thomas):
-    other = thomas.with_values({"detector.efficiency": 0.2, "detector.angle_deg": 70.0, "detector.electronic_noise_sn": 3.0})
+    other = thomas.with_values(
+        {"detector.efficiency": 0.2, "detector.angle_deg": 70.0, "detector.electronic_noise_sn": 3.0}
+    )
     assert_allclose(steady.unconditional(other.system), steady.unconditional(thomas.system), rtol=1e-12, atol=1e-12)
 
 
@@ -485,7 +517,9 @@ def test_all_ports_detected_is_pure():
 
 
 def all_ports_detected(angles=(2.0, 40.0, -25.0), zeta=0.1, transmission=0.6, overcoupling=0.8, squeezing=0.0):
-    spin = SpinOscillator(name="s", larmor_hz=-1.0e6, intrinsic_linewidth_hz=0.0, readout_rate_hz=20e3, tensor_ratio=zeta)
+    spin = SpinOscillator(
+        name="s", larmor_hz=-1.0e6, intrinsic_linewidth_hz=0.0, readout_rate_hz=20e3, tensor_ratio=zeta
+    )
     cavity = OptomechanicalCavity(
         name="m", mechanical_hz=1.1e6, mechanical_linewidth_hz=1e-12, bath_occupation=0.0, cavity_linewidth_hz=3e6,
         overcoupling=overcoupling, detuning_hz=-0.8e6, coupling_hz=90e3,
@@ -525,6 +559,8 @@ def test_technical_noise_acts_on_everything_that_follows(thomas):
     elements = list(thomas.elements)
     noisy = Experiment([*elements[:3], TechnicalNoise(name="laser", floor_sn=2.0), *elements[3:]], thomas.modes)
     i = noisy.system.indices(noisy.modes)
-    before = steady.unconditional(thomas.system)[np.ix_(thomas.system.indices(thomas.modes), thomas.system.indices(thomas.modes))]
+    before = steady.unconditional(thomas.system)[
+        np.ix_(thomas.system.indices(thomas.modes), thomas.system.indices(thomas.modes))
+    ]
     after = steady.unconditional(noisy.system)[np.ix_(i, i)]
     assert np.all(np.diag(after)[:2] > np.diag(before)[:2] * 1.02)

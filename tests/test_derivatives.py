@@ -54,7 +54,15 @@ def test_gradients_equal_forty_digit_differences(result, digits40, thomas):
 def test_sensitivity_table(numbers, thomas):
     """d ln V/d ln parameter at fixed Larmor offset in Hz, against the notes' table."""
     fixed = thomas.with_values({"spin.larmor_offset_hz": 1e3 * numbers["TABLE"]["headline"]["detuning_kHz"]})
-    names = {"g_kHz": "g", "kappa_MHz": "kappa", "Delta_MHz": "Delta", "nu": "nu", "eta": "eta", "S_bb_SN": "S_bb", "n_M0": "n_M0"}
+    names = {
+        "g_kHz": "g",
+        "kappa_MHz": "kappa",
+        "Delta_MHz": "Delta",
+        "nu": "nu",
+        "eta": "eta",
+        "S_bb_SN": "S_bb",
+        "n_M0": "n_M0",
+    }
     results_ = ["conditional.epr.variance", "unconditional.epr_at_conditional.variance", "unconditional.epr.variance"]
     for theirs, ours in names.items():
         field = oracle.FIELD[ours][0]
@@ -87,7 +95,11 @@ def test_ten_thousand_points_equal_one_by_one(thomas):
 )  # fmt: skip
 def test_other_results_against_differences(result, thomas):
     """Measures that the oracle does not have: fourth-order central differences in floats, 1e-6."""
-    experiment = thomas.with_values({"link.transmission": 0.95, "spin.broadband_noise_sn": 0.1}) if "steering" in result else thomas
+    experiment = (
+        thomas.with_values({"link.transmission": 0.95, "spin.broadband_noise_sn": 0.1})
+        if "steering" in result
+        else thomas
+    )
     for field in ("link.transmission", "membrane.detuning_hz", "spin.readout_rate_hz", "detector.angle_deg"):
         x = float(experiment.value(field))
         h = 2e-4 * abs(x)

@@ -3,7 +3,18 @@ import oracle
 import pytest
 from numpy.testing import assert_allclose
 
-from backaction import Experiment, Homodyne, Loss, OptomechanicalCavity, Oscillator, SpinOscillator, TechnicalNoise, budget, steady, transfer
+from backaction import (
+    Experiment,
+    Homodyne,
+    Loss,
+    OptomechanicalCavity,
+    Oscillator,
+    SpinOscillator,
+    TechnicalNoise,
+    budget,
+    steady,
+    transfer,
+)
 from backaction.elements import Line, MechanicalMode
 from backaction.errors import InputError, ModelError
 
@@ -85,7 +96,9 @@ def test_ports_shorthand_equals_overcoupling():
 
 def test_further_modes_see_the_same_field():
     """Two degenerate modes of coupling g1, g2 respond together as one of coupling sqrt(g1^2 + g2^2)."""
-    mode = MechanicalMode(name="second", mechanical_hz=1.0e6, mechanical_linewidth_hz=1.0, bath_occupation=1000.0, coupling_hz=4e4)
+    mode = MechanicalMode(
+        name="second", mechanical_hz=1.0e6, mechanical_linewidth_hz=1.0, bath_occupation=1000.0, coupling_hz=4e4
+    )
     both = OptomechanicalCavity(name="m", overcoupling=0.9, modes=(mode,), **CAVITY)
     one = OptomechanicalCavity(name="m", overcoupling=0.9, **CAVITY | {"coupling_hz": 5e4})
     f = np.linspace(0.95e6, 1.05e6, 11)
@@ -108,7 +121,12 @@ def test_photons_from_power():
 
 def test_bath_temperature_gives_bose_occupation():
     """11.4 K at 1.37 MHz is 173.4e3 quanta (the notes' corrected n = kT/hbar omega), minus one half."""
-    cavity = OptomechanicalCavity(name="m", overcoupling=0.9, **{k: v for k, v in CAVITY.items() if k != "bath_occupation"} | {"mechanical_hz": 1.37e6, "bath_temperature_k": 11.4})
+    cavity = OptomechanicalCavity(
+        name="m",
+        overcoupling=0.9,
+        **{k: v for k, v in CAVITY.items() if k != "bath_occupation"}
+        | {"mechanical_hz": 1.37e6, "bath_temperature_k": 11.4},
+    )
     system = cavity.build()
     n = system.S[system.input("m.bath"), system.input("m.bath")][0, 0] - 0.5
     x = 6.62607015e-34 * 1.37e6 / (1.380649e-23 * 11.4)
@@ -146,7 +164,10 @@ def test_noise_before_the_cavity_is_not_noise_at_the_detector(thomas):
     noise = TechnicalNoise(name="laser", lines=(Line(name="a", center_hz=1.3688e6, width_hz=2e3, peak_sn=50.0),))
     before = Experiment([*elements[:3], noise, *elements[3:]], thomas.modes)
     after = Experiment([*elements[:4], noise, elements[4]], thomas.modes)
-    V = [steady.unconditional(e.system)[np.ix_(e.system.indices(thomas.modes), e.system.indices(thomas.modes))] for e in (thomas, before, after)]
+    V = [
+        steady.unconditional(e.system)[np.ix_(e.system.indices(thomas.modes), e.system.indices(thomas.modes))]
+        for e in (thomas, before, after)
+    ]
     assert V[1][0, 0] > 1.15 * V[0][0, 0]
     assert_allclose(V[2], V[0], rtol=1e-9, atol=1e-9)
 

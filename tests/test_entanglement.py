@@ -14,7 +14,7 @@ from backaction.state import join, symplectic_spectrum
 @st.composite
 def physical(draw):
     """A random physical two-mode covariance: S diag(nu) S^T from rotations, squeezers and beam splitters."""
-    from backaction.system import block_diagonal, rotation_matrix
+    from backaction.matrices import block_diagonal, rotation_matrix
 
     nu = draw(st.tuples(st.floats(0.5, 4), st.floats(0.5, 4)))
     V = np.diag(np.repeat(nu, 2))

@@ -69,7 +69,9 @@ def test_to_dict_reads_back_exactly(thomas):
 
 
 def test_connections_say_anything_else():
-    text = TOML.replace('name = "detector"', 'name = "second"').replace('name = "link"\nkind', 'name = "link"\nkind') + """
+    text = (
+        TOML.replace('name = "detector"', 'name = "second"').replace('name = "link"\nkind', 'name = "link"\nkind')
+        + """
 [[element]]
 name = "other"
 kind = "homodyne"
@@ -77,16 +79,20 @@ kind = "homodyne"
 from = "link.lost"
 to = "other.in"
 """
+    )
     e = Experiment.from_toml(text)
     assert e.system.currents == ("second", "other")
 
 
 def test_default_path_skips_ports_that_are_connected_otherwise():
-    text = TOML + """
+    text = (
+        TOML
+        + """
 [[connection]]
 from = "spin.out"
 to = "detector.in"
 """
+    )
     system = Experiment.from_toml(text).system
     assert "link.in" in system.sources
     assert "link.vacuum" in system.sources
@@ -101,7 +107,10 @@ def test_overrides_take_units_and_reject_garbage(thomas):
 
 
 def test_parts_of_elements_are_reached_by_name(thomas):
-    text = TOML.replace('kind = "loss"\ntransmission = "53 %"', 'kind = "technical_noise"\n[[element.lines]]\nname = "hum"\ncenter_hz = 1e6\nwidth_hz = 1e3\npeak_sn = 2.0')
+    text = TOML.replace(
+        'kind = "loss"\ntransmission = "53 %"',
+        'kind = "technical_noise"\n[[element.lines]]\nname = "hum"\ncenter_hz = 1e6\nwidth_hz = 1e3\npeak_sn = 2.0',
+    )
     e = Experiment.from_toml(text).with_values({"link.hum.peak_sn": "5 SN"})
     assert e.value("link.hum.peak_sn") == 5.0
     assert "link.hum.peak_sn" in e.fields()

@@ -14,7 +14,13 @@ SAMPLES = np.arange(1000, dtype="<i2")
 
 
 def hdf5(path, data=SAMPLES, **attributes):
-    given = {"sample_rate_hz": 1e6, "unit": "V", "volts_per_count": 0.5, "sampling": "average of the current", "t0_s": 2.0}
+    given = {
+        "sample_rate_hz": 1e6,
+        "unit": "V",
+        "volts_per_count": 0.5,
+        "sampling": "average of the current",
+        "t0_s": 2.0,
+    }
     with h5py.File(path, "w") as f:
         d = f.create_dataset("photocurrent", data=data)
         for k, v in (given | attributes).items():

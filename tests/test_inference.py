@@ -52,7 +52,9 @@ def test_recovers_the_truth_with_honest_errors():
     for seed in range(20):
         rng = np.random.default_rng(100 + seed)
         truth = {k.split(".")[1]: rng.normal(p.mean, p.sd) for k, p in PRIORS.items() if k.startswith("s.")}
-        fit = fit_spectrum(experiment(PRIORS), measured(seed, **truth), Calibration(VOLT_DENSITY, 1e-3, "V"), RATE, "average")
+        fit = fit_spectrum(
+            experiment(PRIORS), measured(seed, **truth), Calibration(VOLT_DENSITY, 1e-3, "V"), RATE, "average"
+        )
         for k, v in truth.items():
             i = fit.names.index(f"s.{k}")
             pulls.append((fit.values[i] - v) / fit.sd[i])
@@ -73,18 +75,24 @@ def test_parameters_without_data_keep_their_prior():
 def test_finds_a_line_that_starts_many_widths_away():
     """The coordinate scan: a prior 10 times wider than the line, truth 2 sd away."""
     priors = PRIORS | {"s.larmor_hz": Prior(-3e5, 1e4)}
-    fit = fit_spectrum(experiment(priors), measured(2, larmor_hz=-2.8e5), Calibration(VOLT_DENSITY, 1e-3, "V"), RATE, "average")
+    fit = fit_spectrum(
+        experiment(priors), measured(2, larmor_hz=-2.8e5), Calibration(VOLT_DENSITY, 1e-3, "V"), RATE, "average"
+    )
     assert_allclose(fit.values[fit.names.index("s.larmor_hz")], -2.8e5, atol=5 * fit.sd[fit.names.index("s.larmor_hz")])
 
 
 def test_uncalibrated_record_gets_a_fitted_floor():
-    fit = fit_spectrum(experiment(PRIORS), measured(3), Calibration(1.0, np.inf, "V", floor_known=False), RATE, "average")
+    fit = fit_spectrum(
+        experiment(PRIORS), measured(3), Calibration(1.0, np.inf, "V", floor_known=False), RATE, "average"
+    )
     assert_allclose(fit.scale, VOLT_DENSITY, rtol=0.1)
 
 
 def test_uniform_prior_at_its_bound_is_reported():
     priors = PRIORS | {"s.larmor_hz": Prior(lower=-3.5e5, upper=-3.1e5)}
-    fit = fit_spectrum(experiment(priors, larmor_hz=-3.2e5), measured(4), Calibration(VOLT_DENSITY, 1e-3, "V"), RATE, "average")
+    fit = fit_spectrum(
+        experiment(priors, larmor_hz=-3.2e5), measured(4), Calibration(VOLT_DENSITY, 1e-3, "V"), RATE, "average"
+    )
     assert "s.larmor_hz" in fit.at_bound
 
 

@@ -56,7 +56,9 @@ def test_sampled_spectrum_is_the_folded_continuous_spectrum(thomas):
     k = np.arange(-2000, 2001)
     far = budget(thomas.system, [1e13]).total[0]
     g = f[:, None] + k * rate
-    folded = far + np.sum(np.sinc(g / rate) ** 2 * (budget(thomas.system, g.ravel()).total.reshape(g.shape) - far), axis=1)
+    folded = far + np.sum(
+        np.sinc(g / rate) ** 2 * (budget(thomas.system, g.ravel()).total.reshape(g.shape) - far), axis=1
+    )
     assert_allclose(discretise(thomas.system, rate).spectrum(f), folded, rtol=1e-7)
 
 
@@ -87,7 +89,11 @@ def test_steady_filter_against_scipy(experiment, rate):
     T = np.diag(1 / scale)
     try:
         other = scipy.linalg.solve_discrete_are(
-            (T @ m.F @ np.diag(scale)).T, (m.H @ np.diag(scale)).T / np.sqrt(m.R), T @ m.Q @ T, np.eye(1), s=T @ m.N / np.sqrt(m.R)
+            (T @ m.F @ np.diag(scale)).T,
+            (m.H @ np.diag(scale)).T / np.sqrt(m.R),
+            T @ m.Q @ T,
+            np.eye(1),
+            s=T @ m.N / np.sqrt(m.R),
         )
     except np.linalg.LinAlgError:
         return  # scipy's QZ gives up; the residual below still holds

@@ -10,9 +10,9 @@ from test_conventions import all_ports_detected
 
 from backaction import Experiment, entanglement, results, steady
 from backaction.errors import ModelError
+from backaction.matrices import rotation_matrix, symplectic
 from backaction.response import state_spectrum
 from backaction.state import symplectic_spectrum
-from backaction.system import rotation_matrix, symplectic
 
 
 def reported(experiment, V):
@@ -46,7 +46,12 @@ def test_phase_scan(row, numbers, thomas):
     e = thomas.with_values({"phase.angle_deg": phi})
     u, c = (results.gaussian_state(e, s) for s in ("unconditional", "conditional"))
     best = entanglement.epr(c)
-    found = [best.variance, entanglement.epr_variance(u, best.weight, best.angle_deg), entanglement.epr(u).variance, best.angle_deg]
+    found = [
+        best.variance,
+        entanglement.epr_variance(u, best.weight, best.angle_deg),
+        entanglement.epr(u).variance,
+        best.angle_deg,
+    ]
     assert_allclose(found, [Vc, Vu, Vu_min, beta], rtol=1e-6)
 
 
@@ -154,7 +159,9 @@ def test_lyapunov_and_riccati_against_scipy(experiment):
     assert c.residual < 1e-10
     assert np.max(np.linalg.eigvals(s.A - c.gain @ s.detected().C).real) < 0
     rate = 1e6
-    other = scipy.linalg.solve_continuous_are((s.A / rate).T, s.detected().C.T / rate**0.5, Q / rate, R, s=N / rate**0.5)
+    other = scipy.linalg.solve_continuous_are(
+        (s.A / rate).T, s.detected().C.T / rate**0.5, Q / rate, R, s=N / rate**0.5
+    )
     assert_allclose(c.covariance, other, rtol=1e-5, atol=1e-6 * np.max(np.abs(V)))
 
 
@@ -179,7 +186,11 @@ def test_unconditional_does_not_depend_on_the_detector(experiment, efficiency, a
 
 
 @given(
-    st.tuples(*[st.floats(-90, 90)] * 3), st.floats(0.01, 0.3), st.floats(0.1, 0.95), st.floats(0.1, 0.95), st.floats(-6, 6)
+    st.tuples(*[st.floats(-90, 90)] * 3),
+    st.floats(0.01, 0.3),
+    st.floats(0.1, 0.95),
+    st.floats(0.1, 0.95),
+    st.floats(-6, 6),
 )
 def test_all_ports_detected_is_pure(angles, zeta, transmission, overcoupling, squeezing):
     """The purity oracle: every conditional symplectic eigenvalue is 1/2 to 1e-7 (DESIGN section 2)."""

@@ -4,11 +4,24 @@ from hypothesis import given
 from networks import experiments
 from numpy.testing import assert_allclose
 
-from backaction import BeamSplitter, Experiment, Homodyne, Loss, Rotation, SpinOscillator, Squeezer, connect, steady, transfer
+from backaction import (
+    BeamSplitter,
+    Experiment,
+    Homodyne,
+    Loss,
+    Rotation,
+    SpinOscillator,
+    Squeezer,
+    connect,
+    steady,
+    transfer,
+)
 from backaction.errors import InputError, ModelError
 from backaction.system import LinearSystem, Mode, Port
 
-SPIN = SpinOscillator(name="s", larmor_hz=-1e6, intrinsic_linewidth_hz=1e3, readout_rate_hz=1e4, tensor_ratio=0.05, occupation=1.0)
+SPIN = SpinOscillator(
+    name="s", larmor_hz=-1e6, intrinsic_linewidth_hz=1e3, readout_rate_hz=1e4, tensor_ratio=0.05, occupation=1.0
+)
 
 
 @given(experiments())
@@ -103,7 +116,16 @@ def test_is_immutable_and_prints_readably():
 
 def test_labels_must_fit_matrices():
     with pytest.raises(InputError, match=r"B has shape \(1, 2\), its labels say"):
-        LinearSystem([[-1.0]], [[1.0, 0.0]], [[1.0]], [[0.0]], [[1.0]], (Mode("x", "classical", 1),), (Port("w", "classical", 1),), (Port("y", "current", 1),))
+        LinearSystem(
+            [[-1.0]],
+            [[1.0, 0.0]],
+            [[1.0]],
+            [[0.0]],
+            [[1.0]],
+            (Mode("x", "classical", 1),),
+            (Port("w", "classical", 1),),
+            (Port("y", "current", 1),),
+        )
 
 
 @pytest.mark.parametrize(

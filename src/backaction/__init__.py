@@ -1,4 +1,4 @@
-"""Continuously measured linear quantum systems: from a network and a photocurrent to conditional states and entanglement.
+"""Continuously measured linear quantum systems: from a network and a photocurrent to states and entanglement.
 
 The names that a user types in the first hour live here; each is imported when it is first used.
 """
@@ -44,7 +44,7 @@ _HOME = {
     "BackactionError": "errors",
 }
 
-__all__ = ["__version__", *_HOME]  # noqa: PLE0604
+__all__ = ["__version__", *_HOME]
 
 
 def __getattr__(name: str) -> Any:

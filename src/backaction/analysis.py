@@ -14,11 +14,11 @@ from backaction.errors import InputError
 from backaction.experiment import Experiment
 from backaction.files import provenance
 from backaction.inference import Fit
+from backaction.matrices import Array
 from backaction.records import Calibration, Record, Spectrum, averaged_spectrum, calibrate, chi_square_p
 from backaction.results import describe_state, gaussian_state, state_document
 from backaction.sampling import discretise, steady_filter
 from backaction.state import GaussianState
-from backaction.system import Array
 from backaction.tracking import Track
 
 Progress = Callable[[str, float | None], None]
@@ -145,11 +145,20 @@ def analyze(
     say: Progress = progress or (lambda text, part: None)
     if record.shots > 1:
         raise InputError(f"{record.name}: {record.shots} shots; analyze takes one continuous record")
+    if record.is_complex:
+        raise InputError(f"{record.name}: complex (demodulated) records cannot be analysed yet; give the raw current")
     system = experiment.system
     if len(system.currents) != 1:
         raise InputError(f"{experiment.name}: analyze needs exactly one detected current, has {list(system.currents)}")
     steady.unconditional(system)
     band = _band(experiment, record)
+    tracking.mean_level(record)
+    width = resolution_hz or _resolution(experiment, record, band)
+    if width > (band[1] - band[0]) / 16:
+        raise InputError(
+            f"{record.name}: too short for a resolution within the band {band[0]:g}..{band[1]:g} Hz: "
+            f"{record.duration_s:g} s, needs {160 / (band[1] - band[0]):.3g} s"
+        )
     warnings: list[str] = []
     say("calibrating", None)
     electronic = float(np.real(experiment.detectors()[0].electronic_noise_sn)) if experiment.detectors() else 0.0
@@ -157,23 +166,23 @@ def analyze(
     warnings += calibration.warnings
     warnings += _dark_conflict(calibration, electronic, experiment)
     say("averaging the spectrum", None)
-    measured = averaged_spectrum(record, resolution_hz or _resolution(experiment, record, band)).band(*band)
+    measured = averaged_spectrum(record, width).band(*band)
     fit = inference.fit_spectrum(
         experiment, measured, calibration, record.sample_rate_hz, record.sampling, lambda text: say(text, None)
     )
     warnings += [f"{n} is at a bound of its prior" for n in fit.at_bound]
     warnings += [f"{n} is {fit.pull(n):+.1f} prior sd from its prior mean" for n in fit.names if abs(fit.pull(n)) > 2.5]
     in_unit = calibration if calibration.floor_known else replace(calibration, density=fit.scale * calibration.density)
-    followed = tracking.track(
-        fit.experiment, record, in_unit, "rotating", progress=lambda part: say("filtering", part)
-    )
+    followed = tracking.track(fit.experiment, record, in_unit, "rotating", progress=lambda part: say("filtering", part))
     say("testing the innovations", None)
     tests = [_fit_test(fit), *_prior_test(fit), *consistency.innovation_tests(followed, in_unit, band)]
     innovations = consistency.innovation_spectrum(followed, measured.resolution_hz).band(*band)
     lines = _lines(measured, fit, innovations)
     if lines:
         named = ", ".join(f"{x.frequency_hz / 1e3:.6g} kHz ({x.excess:.3g} x)" for x in lines)
-        tests.append(Test("residual lines", False, float(len(lines)), None, f"noise that the model does not have at {named}"))
+        tests.append(
+            Test("residual lines", False, float(len(lines)), None, f"noise that the model does not have at {named}")
+        )
     else:
         tests.append(Test("residual lines", True, 0.0, None, "no residual line stands out within the band"))
     in_band = _in_band(fit.experiment, record, followed)
@@ -371,9 +380,7 @@ def _floor_allows(fit: Fit, measured: Spectrum, calibration: Calibration, record
     return extra, float(entanglement.epr(P).variance)
 
 
-def _verdict(
-    quantum: dict[str, Any], passed: bool, tests: list[Test], record: Record
-) -> tuple[str, bool | None]:
+def _verdict(quantum: dict[str, Any], passed: bool, tests: list[Test], record: Record) -> tuple[str, bool | None]:
     if not passed:
         failed = "; ".join(t.sentence for t in tests if not t.passed)
         return f"verdict withheld: the model does not fit the record ({failed})", None
@@ -386,7 +393,10 @@ def _verdict(
     if e["q95"] < 1:
         return f"entanglement witnessed: {number} < 1 {fixed}, given the calibrated scale", True
     if nu["probability_below_half"] > 0.95:
-        return f"entangled by PPT (smallest eigenvalue {nu['value']:.3f} < 1/2), though {number} {fixed} does not show it", True
+        return (
+            f"entangled by PPT (smallest eigenvalue {nu['value']:.3f} < 1/2), though {number} {fixed} does not show it",
+            True,
+        )
     return (
         f"entanglement not witnessed: {number} {fixed}; P(V < 1) = {e['probability_below_1']:.2f}, "
         f"PPT eigenvalue {nu['value']:.3f} +- {nu['sd']:.3f} (entangled below 1/2)",
@@ -405,5 +415,3 @@ def epr_trajectory(analysis: Analysis) -> tuple[Array, Array]:
     u = entanglement.basis(float(e.weight), float(e.angle_deg))[:2]
     values = analysis.track.mean @ u.T
     return values[:, 0], values[:, 1]
-
-

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from backaction.matrices import Array
 from backaction.records import Calibration, Record, Spectrum, averaged_spectrum, chi_square_p, gamma_normal_scores
-from backaction.system import Array
 from backaction.tracking import Track
 
 

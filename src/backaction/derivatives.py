@@ -20,8 +20,9 @@ import numpy as np
 from backaction import entanglement, response, steady
 from backaction.errors import InputError
 from backaction.experiment import Experiment
+from backaction.matrices import Array, solve_right, transpose
 from backaction.results import Measure, covariances, parse
-from backaction.system import Array, LinearSystem
+from backaction.system import LinearSystem
 
 _H = 1e-30
 
@@ -43,7 +44,7 @@ def stepped(experiment: Experiment, fields: Sequence[str]) -> LinearSystem:
 
 
 def gradient(result: str, experiment: Experiment, fields: Sequence[str], **options: Any) -> Array:
-    """d result/d field for every field, in the field's own unit.
+    """D result/d field for every field, in the field's own unit.
 
     Parameters
     ----------
@@ -87,12 +88,14 @@ def gradient(result: str, experiment: Experiment, fields: Sequence[str], **optio
             return entanglement.epr_variance(sub, e.weight, e.angle_deg)
 
         total = _adjoint(system, step, "unconditional", V, _embed(slope(at, sub), index, V))
-        return _last(total + _adjoint(system, step, "conditional", Vc, _embed(slope(Measure(moved), sub_c), index, Vc)), 0)
+        return _last(
+            total + _adjoint(system, step, "conditional", Vc, _embed(slope(Measure(moved), sub_c), index, Vc)), 0
+        )
     return _last(_adjoint(system, step, which.state, V, _embed(slope(measure, sub), index, V)), 0)
 
 
 def slope(measure: Measure, V: Array) -> Array:
-    """d measure/dV as a symmetric matrix: given in closed form, or by a complex step through every distinct entry."""
+    """D measure/dV as a symmetric matrix: given in closed form, or by a complex step through every distinct entry."""
     if measure.slope is not None:
         return measure.slope(V)
     n = V.shape[-1]
@@ -121,32 +124,32 @@ def _terms(system: LinearSystem, step: LinearSystem, state: str, V: Array) -> tu
     dQ, dN, dR = (np.imag(x) / _H for x in step.noise())
     if state == "unconditional":
         half = dA @ V
-        return system.A, half + _t(half) + dQ
+        return system.A, half + transpose(half) + dQ
     detected, d_step = system.detected(), step.detected()
     dC = np.imag(d_step.C) / _H
     Q, N, R = system.noise()
     if state == "conditional":
-        K = _t(np.linalg.solve(R, _t(V @ _t(detected.C) + N)))
-        half = dA @ V - (V @ _t(dC) + dN) @ _t(K)
-        return system.A - K @ detected.C, half + _t(half) + dQ + K @ dR @ _t(K)
+        K = solve_right(V @ transpose(detected.C) + N, R)
+        half = dA @ V - (V @ transpose(dC) + dN) @ transpose(K)
+        return system.A - K @ detected.C, half + transpose(half) + dQ + K @ dR @ transpose(K)
     # the effect operator: J = V^-1 solves J A~ + A~^T J - J Q~ J + G = 0, dV = -V dJ V
     Qs, Ns, Rs = step.noise()
-    KN = _t(np.linalg.solve(_t(Rs), _t(Ns)))
+    KN = solve_right(Ns, Rs)
     dAt = np.imag(step.A - KN @ d_step.C) / _H
-    dQt = np.imag(Qs - KN @ _t(Ns)) / _H
-    dG = np.imag(_t(d_step.C) @ np.linalg.solve(Rs, d_step.C)) / _H
-    K0 = _t(np.linalg.solve(_t(R), _t(N)))
-    At, Qt = system.A - K0 @ detected.C, Q - K0 @ _t(N)
+    dQt = np.imag(Qs - KN @ transpose(Ns)) / _H
+    dG = np.imag(transpose(d_step.C) @ np.linalg.solve(Rs, d_step.C)) / _H
+    K0 = solve_right(N, R)
+    At, Qt = system.A - K0 @ detected.C, Q - K0 @ transpose(N)
     J = np.linalg.inv(V)
     # multiply the equation of dJ by V on both sides: (-F) dV + dV (-F)^T + ... with F = V (At - Qt J)^T J
-    F = V @ _t(At - Qt @ J) @ J
+    F = V @ transpose(At - Qt @ J) @ J
     half = V @ (J @ dAt) @ V
-    return F, -(half + _t(half) - dQt + V @ dG @ V)
+    return F, -(half + transpose(half) - dQt + V @ dG @ V)
 
 
 def _adjoint(system: LinearSystem, step: LinearSystem, state: str, V: Array, V_bar: Array) -> Array:
     F, M = _terms(system, step, state, V)
-    L = steady.lyapunov(_t(F), V_bar)
+    L = steady.lyapunov(transpose(F), V_bar)
     return np.sum(L * M, axis=(-2, -1))
 
 
@@ -156,7 +159,7 @@ def _forward(system: LinearSystem, step: LinearSystem, state: str) -> Array:
 
 
 def _spectrum(system: LinearSystem, step: LinearSystem, frequency_hz: Any, current: str | None = None) -> Array:
-    """d S(f)/d field of a current, shape (F, ..., f)."""
+    """D S(f)/d field of a current, shape (F, ..., f)."""
     name = response.pick_current(system, current)
     row, row_s = system.output(name), step.output(name)
     Q, N, R = system.noise()
@@ -185,7 +188,11 @@ def noise_spectrum_tangent(
     A, Q, N, R, C = model
     left = response.resolvent_rows(A, C, s)
     lQ = left @ Q[..., None, :, :]
-    value = np.real((lQ @ _h(left))[..., 0, 0]) + 2 * np.real((left @ N[..., None, :, :])[..., 0, 0]) + R[..., 0, 0][..., None]
+    value = (
+        np.real((lQ @ _h(left))[..., 0, 0])
+        + 2 * np.real((left @ N[..., None, :, :])[..., 0, 0])
+        + R[..., 0, 0][..., None]
+    )
     if tangents is None:
         return value, np.zeros((0, *value.shape))
     dA, dQ, dN, dR, dC = (np.asarray(x)[..., None, :, :] for x in tangents)
@@ -199,10 +206,6 @@ def noise_spectrum_tangent(
 def _last(values: Array, inner: int) -> Array:
     """Move the field axis from the front to just before the result's own axes."""
     return np.moveaxis(values, 0, values.ndim - 1 - inner)
-
-
-def _t(matrix: Array) -> Array:
-    return np.swapaxes(matrix, -1, -2)
 
 
 def _h(matrix: Array) -> Array:

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backaction.errors import InputError
+from backaction.matrices import Array, cos_sin_deg, stack, symplectic
 from backaction.state import GaussianState, square_root
-from backaction.system import Array, cos_sin_deg, stack, symplectic
 
 
 class Epr(NamedTuple):
@@ -31,7 +31,9 @@ def pair(state: GaussianState | Array) -> Array:
     """The 4x4 covariance of two modes in our convention."""
     V = state.to().covariance if isinstance(state, GaussianState) else np.asarray(state)
     if V.shape[-2:] != (4, 4):
-        raise InputError(f"entanglement of two modes needs a 4x4 covariance, got {V.shape}; use .reduced(first, second)")
+        raise InputError(
+            f"entanglement of two modes needs a 4x4 covariance, got {V.shape}; use .reduced(first, second)"
+        )
     return V
 
 
@@ -93,7 +95,7 @@ def ppt_min(state: GaussianState | Array) -> Any:
 
 
 def ppt_gradient(state: GaussianState | Array) -> Array:
-    """d ppt_min/dV, symmetric, shape (..., 4, 4): nu u u^dagger with V' u = nu i Omega u, u^dagger V' u = 1.
+    """D ppt_min/dV, symmetric, shape (..., 4, 4): nu u u^dagger with V' u = nu i Omega u, u^dagger V' u = 1.
 
     Where two eigenvalues coincide it is one of the subgradients, and finite.
     """

@@ -178,7 +178,9 @@ class Experiment:
             if isinstance(e, SpinOscillator) and e.needs_reference:
                 cavity = self.reference_cavity(e)
                 if cavity is None:
-                    raise InputError(f"{self.name}: {e.name} has a Larmor offset, but there is no optomechanical_cavity")
+                    raise InputError(
+                        f"{self.name}: {e.name} has a Larmor offset, but there is no optomechanical_cavity"
+                    )
                 e = e.resolved(*cavity.effective_mechanics())
             out.append(e)
         return replace(self, elements=tuple(out))

@@ -17,9 +17,9 @@ import numpy as np
 from backaction.derivatives import stepped
 from backaction.errors import InputError, ModelError
 from backaction.experiment import Experiment, Prior, unit_bounds
+from backaction.matrices import Array
 from backaction.records import Calibration, Sampling, Spectrum, chi_square_p, gamma_normal_scores
 from backaction.sampling import discretise, spectrum_and_slope
-from backaction.system import Array
 
 SCALE = "calibration.scale"
 """The record's shot-noise level relative to its calibration (or, uncalibrated, the fitted floor itself)."""
@@ -150,8 +150,12 @@ def fit_spectrum(
             residuals(u)
         mu, slope = cache[u.tobytes()]
         d_rho = _deviance_slope(data / mu, N)
-        rows = np.concatenate([slope.T * width / mu[:, None], np.full((len(mu), 1), width_scale)], axis=1) * d_rho[:, None]
-        prior = np.eye(len(u))[[i for i, n in enumerate(names) if priors[n].sd is not None] + _last(len(names), width_scale)]
+        rows = (
+            np.concatenate([slope.T * width / mu[:, None], np.full((len(mu), 1), width_scale)], axis=1) * d_rho[:, None]
+        )
+        prior = np.eye(len(u))[
+            [i for i, n in enumerate(names) if priors[n].sd is not None] + _last(len(names), width_scale)
+        ]
         return np.concatenate([rows, prior])
 
     lower = np.append((low - centre) / width, -20.0)
@@ -283,7 +287,7 @@ def _deviance(r: Array, N: float) -> Array:
 
 
 def _deviance_slope(r: Array, N: float) -> Array:
-    """d rho/d ln mu = N (1 - r)/rho, continued to -sqrt(N) at r = 1."""
+    """D rho/d ln mu = N (1 - r)/rho, continued to -sqrt(N) at r = 1."""
     rho = _deviance(r, N)
     small = np.abs(r - 1) < 1e-4
     return np.where(small, -np.sqrt(N) * (1 + (r - 1) / 3), N * (1 - r) / np.where(small, 1.0, rho))

@@ -7,15 +7,17 @@ from typing import Any
 
 import numpy as np
 
+from backaction.matrices import Array
 from backaction.records import Spectrum
 from backaction.response import Budget
-from backaction.system import Array
 
 COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#BBBBBB", "#332288", "#DDCC77", "#117733")
 """A palette that survives colour-blindness (Tol)."""
 
 
-def spectrum(ax: Any, budget: Budget, measured: Spectrum | None = None, scale: float = 1.0, unit: str = "shot noise") -> Any:
+def spectrum(
+    ax: Any, budget: Budget, measured: Spectrum | None = None, scale: float = 1.0, unit: str = "shot noise"
+) -> Any:
     """Spectrum stacked by source on a logarithmic axis, with measured points above it.
 
     Stacked bands on a logarithmic axis show the total at their top; the source with the highest peak lies on top.
@@ -65,7 +67,7 @@ def trajectory(ax: Any, times_s: Array, x: Array, p: Array, covariance: Array | 
     from matplotlib.patches import Ellipse
 
     points = np.column_stack([x, p])[:, None, :]
-    lines = LineCollection(np.concatenate([points[:-1], points[1:]], axis=1), cmap="viridis", lw=0.8)
+    lines = LineCollection(list(np.concatenate([points[:-1], points[1:]], axis=1)), cmap="viridis", lw=0.8)
     lines.set_array((times_s[:-1] - times_s[0]) * 1e3)
     ax.add_collection(lines)
     if covariance is not None:

@@ -12,11 +12,14 @@ The last two lines for the currents alone say that the measurement is non-demoli
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backaction.system import LinearSystem, symplectic
+from backaction.matrices import symplectic
+
+if TYPE_CHECKING:
+    from backaction.system import LinearSystem
 
 
 @dataclass(frozen=True)

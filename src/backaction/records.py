@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 
 from backaction.errors import InputError
-from backaction.system import Array
+from backaction.matrices import Array
 
 Sampling = Literal["average", "instantaneous"]
 _SEGMENT = 1 << 22
@@ -142,7 +142,9 @@ class Spectrum:
         """The bins within [low, high]."""
         inside = (self.frequency_hz >= low_hz) & (self.frequency_hz <= high_hz)
         if not np.any(inside):
-            raise InputError(f"no spectral bin in {low_hz:g}..{high_hz:g} Hz (spectrum reaches {self.frequency_hz[-1]:g} Hz)")
+            raise InputError(
+                f"no spectral bin in {low_hz:g}..{high_hz:g} Hz (spectrum reaches {self.frequency_hz[-1]:g} Hz)"
+            )
         return replace(self, frequency_hz=self.frequency_hz[inside], density=self.density[inside])
 
     def scaled(self, factor: float, unit: str) -> Spectrum:
@@ -181,7 +183,9 @@ def averaged_spectrum(record: Record, resolution_hz: float, taper: float = 0.1) 
         If the record is too short for the resolution.
     """
     if record.is_complex:
-        raise InputError(f"{record.name}: complex (demodulated) records have no spectrum here yet; give the raw current")
+        raise InputError(
+            f"{record.name}: complex (demodulated) records have no spectrum here yet; give the raw current"
+        )
     fs = record.sample_rate_hz
     wanted = int(np.ceil(8 * fs / resolution_hz))
     pieces: list[Array] = []
@@ -246,7 +250,9 @@ def calibrate(
     use = s
     if flat_p < 1e-3:
         use = s.band(*band_hz)
-        notes.append(f"the shot-noise record is not flat (p = {flat_p:.1g}); its level is taken within {_band(band_hz)}")
+        notes.append(
+            f"the shot-noise record is not flat (p = {flat_p:.1g}); its level is taken within {_band(band_hz)}"
+        )
     level = float(np.mean(use.density))
     variance = level**2 / (use.averages * use.density.size)
     dark_level = dark_sd = 0.0

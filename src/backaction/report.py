@@ -105,7 +105,9 @@ def trajectory_figure(analysis: Analysis) -> Any:
         x, p = epr_trajectory(analysis)
         half = e["value"] / 2 * np.eye(2)
         lines = plots.trajectory(ax, times, x[part], p[part], half, ("X EPR (rotating)", "P EPR (rotating)"))
-        ax.set_title(f"conditional trajectory, {1e3 * (times[-1] - times[0]):.2g} ms; dashed: separable limit", fontsize=9)
+        ax.set_title(
+            f"conditional trajectory, {1e3 * (times[-1] - times[0]):.2g} ms; dashed: separable limit", fontsize=9
+        )
     fig.colorbar(lines, ax=ax, label="time (ms)")
     return fig
 
@@ -167,7 +169,8 @@ body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding
 h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem;border-bottom:1px solid #d0d7de;padding-bottom:.2rem}
 .verdict{padding:.8rem 1rem;border-left:6px solid #57606a;background:#f6f8fa;font-size:1.1rem}
 .yes{border-color:#1a7f37}.no{border-color:#9a6700}.withheld{border-color:#cf222e}
-table{border-collapse:collapse;width:100%;font-size:.9rem}td,th{text-align:left;padding:.25rem .6rem;border-bottom:1px solid #eaeef2}
+table{border-collapse:collapse;width:100%;font-size:.9rem}
+td,th{text-align:left;padding:.25rem .6rem;border-bottom:1px solid #eaeef2}
 td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}img{max-width:100%}.bad{color:#cf222e;font-weight:600}.good{color:#1a7f37}
 footer{color:#57606a;font-size:.85rem;margin-top:2rem}
 """
@@ -198,7 +201,8 @@ def _page(analysis: Analysis, document: dict[str, Any], images: dict[str, str]) 
     body = "\n".join(parts)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>{_e(analysis.experiment.name)} – backaction</title><style>{_STYLE}</style></head><body>{body}</body></html>\n"
+        f"<title>{_e(analysis.experiment.name)} – backaction</title><style>{_STYLE}</style></head>"
+        f"<body>{body}</body></html>\n"
     )
 
 
@@ -221,7 +225,8 @@ def _numbers(analysis: Analysis) -> str:
     if q is not None and "epr_variance" in q:
         e, u = q["epr_variance"], q["unconditional"]
         rows += [
-            ("EPR variance, this record's filter", f"{e['value']:.4f} ± {e['sd']:.4f} (5–95 %: {e['q05']:.4f} – {e['q95']:.4f})"),
+            ("EPR variance, this record's filter",
+             f"{e['value']:.4f} ± {e['sd']:.4f} (5–95 %: {e['q05']:.4f} – {e['q95']:.4f})"),
             ("same, continuous record", f"{e['continuous_limit']:.4f}"),
             ("at weight a, angle b", f"{e['weight']:.4f}, {e['angle_deg']:.2f}°"),
             ("P(V < 1) given the model", f"{e['probability_below_1']:.3f}"),

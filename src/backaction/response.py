@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backaction.errors import InputError, ModelError
-from backaction.system import Array, LinearSystem
+from backaction.matrices import Array
+from backaction.system import LinearSystem
 
 if TYPE_CHECKING:
     import xarray
@@ -52,14 +53,19 @@ class Budget:
 
     def __repr__(self) -> str:
         f = self.frequency_hz
-        return f"Budget of '{self.current}' at {f.size} frequencies {f.min():g}..{f.max():g} Hz from {len(self.sources)} sources"
+        span = f"{f.size} frequencies {f.min():g}..{f.max():g} Hz"
+        return f"Budget of '{self.current}' at {span} from {len(self.sources)} sources"
 
 
 def resolvent_rows(A: Array, C: Array, s: Array) -> Array:
     """C (s_k - A)^-1 for every s_k, shape (..., K, p, n)."""
     n = A.shape[-1]
     M = s[:, None, None] * np.eye(n) - A[..., None, :, :]
-    rhs = np.swapaxes(np.broadcast_to(C[..., None, :, :], (*np.broadcast_shapes(M.shape[:-2], C.shape[:-2] + (1,)), *C.shape[-2:])), -1, -2)
+    rhs = np.swapaxes(
+        np.broadcast_to(C[..., None, :, :], (*np.broadcast_shapes(M.shape[:-2], C.shape[:-2] + (1,)), *C.shape[-2:])),
+        -1,
+        -2,
+    )
     return np.swapaxes(np.linalg.solve(np.swapaxes(M, -1, -2), rhs), -1, -2)
 
 

@@ -15,8 +15,9 @@ import numpy as np
 from backaction import entanglement, steady
 from backaction.errors import InputError, ModelError, nearest
 from backaction.experiment import Experiment
+from backaction.matrices import Array
 from backaction.state import GaussianState
-from backaction.system import Array, LinearSystem
+from backaction.system import LinearSystem
 
 STATES = ("unconditional", "conditional", "retrodicted")
 
@@ -60,8 +61,7 @@ def measures(experiment: Experiment) -> dict[str, Measure]:
     modes = experiment.reported_modes()
     out: dict[str, Measure] = {}
     for k, m in enumerate(modes):
-        out[f"occupation.{m}"] = Measure(lambda V, i=2 * k: (V[..., i, i] + V[..., i + 1, i + 1] - 1) / 2)
-        out[f"variance.{m}"] = Measure(lambda V, i=2 * k: V[..., i, i] + V[..., i + 1, i + 1])
+        out[f"occupation.{m}"] = _occupation(k)
     size = 2.0 ** len(modes)
     out["purity"] = Measure(lambda V: 1 / (size * np.sqrt(np.linalg.det(V))))
     if len(modes) == 2:
@@ -77,6 +77,11 @@ def measures(experiment: Experiment) -> dict[str, Measure]:
             f"steering.{second}->{first}": Measure(lambda V: entanglement.steering(V)[1]),
         }
     return out
+
+
+def _occupation(mode: int) -> Measure:
+    i = 2 * mode
+    return Measure(lambda V: (V[..., i, i] + V[..., i + 1, i + 1] - 1) / 2)
 
 
 def _log_negativity_slope(V: Array) -> Array:
@@ -150,7 +155,9 @@ def state_document(experiment: Experiment) -> dict[str, Any]:
     """
     system = experiment.system
     if system.batch_shape:
-        raise InputError(f"{experiment.name}: a state document needs single values, not arrays of shape {system.batch_shape}")
+        raise InputError(
+            f"{experiment.name}: a state document needs single values, not arrays of shape {system.batch_shape}"
+        )
     warnings: list[str] = []
     states: dict[str, GaussianState | None] = {}
     reasons: list[str] = []

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from backaction.errors import ModelError
+from backaction.matrices import Array, join, solve_right, symmetric, transpose
 from backaction.records import Sampling
 from backaction.response import VACUUM, Budget
 from backaction.steady import expm
-from backaction.system import Array, LinearSystem
+from backaction.system import LinearSystem
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,34 +75,37 @@ def discretise(system: LinearSystem, sample_rate_hz: float, sampling: Sampling =
     shape = d.batch_shape
     A = np.zeros((*shape, n + q, n + q), dtype=np.result_type(d.A, d.C))
     A[..., :n, :n], A[..., n:, :n] = d.A, d.C
-    L = np.concatenate(
-        [np.broadcast_to(d.B, (*shape, *d.B.shape[-2:])), np.broadcast_to(d.D, (*shape, *d.D.shape[-2:]))], axis=-2
-    )
-    G = L @ d.S @ _t(L)
+    L = join([d.B, d.D], -2)
+    G = L @ d.S @ transpose(L)
     norm = float(np.max(np.sum(np.abs(A[..., :n, :n]), axis=-1), initial=0.0)) * h
     doublings = int(max(0, np.ceil(np.log2(max(norm, 1e-300) / 0.5))))
     step = h / 2.0**doublings
     # scale the current so that the block exponential is balanced
     size = n + q
     M = np.zeros((*shape, 2 * size, 2 * size), dtype=np.result_type(A, G))
-    M[..., :size, :size], M[..., :size, size:], M[..., size:, size:] = -A * step, G * step, _t(A) * step
+    M[..., :size, :size], M[..., :size, size:], M[..., size:, size:] = -A * step, G * step, transpose(A) * step
     E = expm(M)
-    Fa = _t(E[..., size:, size:])
+    Fa = transpose(E[..., size:, size:])
     Qa = Fa @ E[..., :size, size:]
     for _ in range(doublings):
-        Qa = Qa + Fa @ Qa @ _t(Fa)
+        Qa = Qa + Fa @ Qa @ transpose(Fa)
         Fa = Fa @ Fa
-    Qa = (Qa + _t(Qa)) / 2
+    Qa = symmetric(Qa)
     F, Phi = Fa[..., :n, :n], Fa[..., n:, :n]
     Q, N, R = Qa[..., :n, :n], Qa[..., :n, n:] / h, Qa[..., n:, n:] / h**2
     if sampling == "average":
         return SampledModel(F, Phi / h, Q, N, R, h)
     # C x at the end: C (F x + w); white noise averaged over the interval, correlated with w
-    white = d.D @ d.S @ _t(d.D) / h
-    cross = _integral(d.A, d.B @ d.S @ _t(d.D), h) / h
+    white = d.D @ d.S @ transpose(d.D) / h
+    cross = _integral(d.A, d.B @ d.S @ transpose(d.D), h) / h
     C = d.C
     return SampledModel(
-        F, C @ F, Q, Q @ _t(C) + cross, C @ Q @ _t(C) + C @ cross + _t(C @ cross) + white + 0.0 * Q[..., :1, :1], h
+        F,
+        C @ F,
+        Q,
+        Q @ transpose(C) + cross,
+        C @ Q @ transpose(C) + C @ cross + transpose(C @ cross) + white + 0.0 * Q[..., :1, :1],
+        h,
     )
 
 
@@ -153,28 +157,28 @@ def steady_filter(model: SampledModel) -> SteadyFilter:
     F, H, Q, N, R = model.F, model.H, model.Q, model.N, model.R
     n = F.shape[-1]
     eye = np.eye(n)
-    KN = _t(np.linalg.solve(_t(R), _t(N)))
-    A, X = _t(F - KN @ H), Q - KN @ _t(N)
-    G = _t(H) @ np.linalg.solve(R, H)
+    KN = solve_right(N, R)
+    A, X = transpose(F - KN @ H), Q - KN @ transpose(N)
+    G = transpose(H) @ np.linalg.solve(R, H)
     for _ in range(60):
         W = np.linalg.solve(eye + G @ X, np.concatenate([A, G], axis=-1))
         A_new = A @ W[..., :n]
-        G = G + A @ W[..., n:] @ _t(A)
-        X_new = X + _t(A) @ X @ W[..., :n]
+        G = G + A @ W[..., n:] @ transpose(A)
+        X_new = X + transpose(A) @ X @ W[..., :n]
         change = np.max(np.abs(X_new - X)) / max(float(np.max(np.abs(X_new))), 1e-300)
-        A, X = A_new, (X_new + _t(X_new)) / 2
-        G = (G + _t(G)) / 2
+        A, X = A_new, symmetric(X_new)
+        G = symmetric(G)
         if change < 1e-15 or not np.all(np.isfinite(X)):
             break
     for _ in range(2):
-        S = H @ X @ _t(H) + R
-        K = _t(np.linalg.solve(_t(S), _t(F @ X @ _t(H) + N)))
+        S = H @ X @ transpose(H) + R
+        K = solve_right(F @ X @ transpose(H) + N, S)
         closed = F - K @ H
         if not np.all(np.isfinite(closed)) or np.max(np.abs(np.linalg.eigvals(closed))) >= 1:
             raise ModelError("no steady filter: a mode that does not decay is not seen by the record")
-        X = discrete_lyapunov(closed, Q + K @ R @ _t(K) - K @ _t(N) - N @ _t(K))
-    S = H @ X @ _t(H) + R
-    K = _t(np.linalg.solve(_t(S), _t(F @ X @ _t(H) + N)))
+        X = discrete_lyapunov(closed, Q + K @ R @ transpose(K) - K @ transpose(N) - N @ transpose(K))
+    S = H @ X @ transpose(H) + R
+    K = solve_right(F @ X @ transpose(H) + N, S)
     return SteadyFilter(model, K, X, S)
 
 
@@ -182,11 +186,11 @@ def discrete_lyapunov(F: Array, Q: Array) -> Array:
     """V = F V F^T + Q by doubling (spectral radius of F below 1)."""
     V = Q
     for _ in range(64):
-        V = V + F @ V @ _t(F)
+        V = V + F @ V @ transpose(F)
         F = F @ F
         if np.max(np.abs(F)) < 1e-20:
             break
-    return (V + _t(V)) / 2
+    return symmetric(V)
 
 
 def scan(F: Array, drive: Array, start: Array, blocks: int | None = None) -> tuple[Array, Array]:
@@ -217,9 +221,5 @@ def scan(F: Array, drive: Array, start: Array, blocks: int | None = None) -> tup
         X[k] = x_all
         x_all = x_all @ Ft + U[k]
     states = X.transpose(1, 0, 2).reshape(-1, n)
-    last = states[T] if T < blocks * length else x
+    last = states[T] if blocks * length > T else x
     return states[:T], last
-
-
-def _t(matrix: Array) -> Array:
-    return np.swapaxes(matrix, -1, -2)

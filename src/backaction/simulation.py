@@ -9,10 +9,10 @@ import numpy as np
 from backaction import steady
 from backaction.errors import InputError
 from backaction.experiment import Experiment
+from backaction.matrices import Array
 from backaction.records import Record, Sampling
 from backaction.response import VACUUM
 from backaction.sampling import discretise, scan
-from backaction.system import Array
 
 VOLT_DENSITY = 2.0e-10
 """Two-sided density, V^2/Hz, that one shot-noise unit has in simulated records."""

@@ -9,7 +9,8 @@ from typing import Any, Literal
 import numpy as np
 
 from backaction.errors import ConventionError, InputError, nearest
-from backaction.system import LAB, Array, Frame, block_diagonal, rotation_matrix, symplectic
+from backaction.matrices import Array, block_diagonal, rotation_matrix, symplectic
+from backaction.system import LAB, Frame
 
 Order = Literal["xpxp", "xxpp"]
 

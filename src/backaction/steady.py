@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backaction.errors import ModelError
-from backaction.system import Array, LinearSystem
+from backaction.matrices import Array, solve_right, symmetric, transpose
+from backaction.system import LinearSystem
 
 
 class Conditional(NamedTuple):
@@ -58,8 +59,10 @@ def conditional(system: LinearSystem) -> Conditional:
     Q, N, R = system.noise()
     V, residual, good = riccati(system.A, Q, N, R, d.C)
     if system.batch_shape == () and not good:
-        raise ModelError("no steady conditional state: a mode that is unstable or undamped is not seen by the detected currents")
-    K = _solve_right(V @ _t(d.C) + N, R)
+        raise ModelError(
+            "no steady conditional state: a mode that is unstable or undamped is not seen by the detected currents"
+        )
+    K = solve_right(V @ transpose(d.C) + N, R)
     return Conditional(V, K, residual)
 
 
@@ -75,15 +78,15 @@ def conditional_at(system: LinearSystem, times_s: Any, start: Array | None = Non
     d = system.detected()
     R = system.noise()[2]
     F = system.A - steady.gain @ d.C
-    W = lyapunov(_t(F), _t(d.C) @ np.linalg.solve(R, d.C))
+    W = lyapunov(transpose(F), transpose(d.C) @ np.linalg.solve(R, d.C))
     delta = (unconditional(system) if start is None else np.asarray(start)) - steady.covariance
     n = F.shape[-1]
     out = []
     for t in np.atleast_1d(np.asarray(times_s, dtype=float)):
         E = expm(F * t)
-        Wt = W - _t(E) @ W @ E
-        out.append(steady.covariance + E @ delta @ np.linalg.solve(np.eye(n) + Wt @ delta, _t(E)))
-    return _symmetric(np.stack(out, axis=-3))
+        Wt = W - transpose(E) @ W @ E
+        out.append(steady.covariance + E @ delta @ np.linalg.solve(np.eye(n) + Wt @ delta, transpose(E)))
+    return symmetric(np.stack(out, axis=-3))
 
 
 def effect(system: LinearSystem) -> Array:
@@ -99,14 +102,14 @@ def effect(system: LinearSystem) -> Array:
     """
     d = system.detected()
     Q, N, R = system.noise()
-    KN = _solve_right(N, R)
-    At, Qt = system.A - KN @ d.C, _symmetric(Q - KN @ _t(N))
-    info = _symmetric(_t(d.C) @ np.linalg.solve(R, d.C))
+    KN = solve_right(N, R)
+    At, Qt = system.A - KN @ d.C, symmetric(Q - KN @ transpose(N))
+    info = symmetric(transpose(d.C) @ np.linalg.solve(R, d.C))
     # J is the stabilising solution of a filter equation for -A~^T with process noise info and "measurement" Q~
-    J, _, good = _care(_t(At), info, Qt)
+    J, _, good = _care(transpose(At), info, Qt)
     if system.batch_shape == () and (not good or np.linalg.cond(J) > 1e14):
         raise ModelError("no steady effect operator: the future record does not determine every state variable")
-    return _symmetric(np.linalg.inv(J))
+    return symmetric(np.linalg.inv(J))
 
 
 # -- solvers ----------------------------------------------------------------------------------------------------------
@@ -126,8 +129,9 @@ def lyapunov(A: Array, Q: Array) -> Array:
     rows = np.arange(len(i))
     for k in range(n):
         # (A V)_ij + (V A^T)_ij = sum_k A_ik V_kj + A_jk V_ki
-        np.add.at(L, (..., rows, where[k, j]), A[..., i, k])
-        np.add.at(L, (..., rows, where[k, i]), A[..., j, k])
+        # within one statement every row appears once, so plain fancy addition is safe
+        L[..., rows, where[k, j]] += A[..., i, k]
+        L[..., rows, where[k, i]] += A[..., j, k]
     rhs = -np.broadcast_to(Q, (*shape, n, n))[..., i, j][..., None]
     v = np.linalg.solve(L, rhs)
     v = v + np.linalg.solve(L, rhs - L @ v)
@@ -140,15 +144,17 @@ def riccati(A: Array, Q: Array, N: Array, R: Array, C: Array) -> tuple[Array, An
     Stable invariant subspace of the Hamiltonian matrix, then Newton-Kleinman steps (each a Lyapunov equation), which
     also repair the subspace where closed-loop poles coincide.
     """
-    low = np.linalg.eigvalsh(_symmetric(R))[..., 0]
+    low = np.linalg.eigvalsh(symmetric(R))[..., 0]
     noisy = low > 1e-14 * np.maximum(np.trace(R, axis1=-2, axis2=-1), 1e-300)
     if not np.all(noisy):
         if noisy.ndim == 0:
-            raise ModelError("a detected current carries no noise (singular R): its efficiency or noise is not physical")
+            raise ModelError(
+                "a detected current carries no noise (singular R): its efficiency or noise is not physical"
+            )
         R = np.where(noisy[..., None, None], R, np.eye(R.shape[-1]))
-    KN = _solve_right(N, R)
-    At, Qt = A - KN @ C, _symmetric(Q - KN @ _t(N))
-    info = _symmetric(_t(C) @ np.linalg.solve(R, C))
+    KN = solve_right(N, R)
+    At, Qt = A - KN @ C, symmetric(Q - KN @ transpose(N))
+    info = symmetric(transpose(C) @ np.linalg.solve(R, C))
     V, residual, good = _care(At, Qt, info)
     return V, residual, good & noisy
 
@@ -160,9 +166,11 @@ def _care(A: Array, Q: Array, G: Array) -> tuple[Array, Any, Any]:
     A, Q, G = (np.broadcast_to(m, (*shape, n, n)) for m in (A, Q, G))
     rate = np.max(np.abs(A), axis=(-2, -1), keepdims=True) + 1e-300
     # balance V against 1: with V = s V', Q/s and s G have like size
-    size = np.sqrt((np.max(np.abs(Q), axis=(-2, -1)) + 1e-300) / (np.max(np.abs(G), axis=(-2, -1)) + 1e-300))[..., None, None]
+    size = np.sqrt((np.max(np.abs(Q), axis=(-2, -1)) + 1e-300) / (np.max(np.abs(G), axis=(-2, -1)) + 1e-300))[
+        ..., None, None
+    ]
     a, q, g = A / rate, Q / rate / size, G / rate * size
-    top = np.concatenate([_t(a), -g], axis=-1)
+    top = np.concatenate([transpose(a), -g], axis=-1)
     bottom = np.concatenate([-q, -a], axis=-1)
     values, vectors = np.linalg.eig(np.concatenate([top, bottom], axis=-2))
     order = np.argsort(values.real, axis=-1)[..., :n]
@@ -170,10 +178,10 @@ def _care(A: Array, Q: Array, G: Array) -> tuple[Array, Any, Any]:
     U = np.take_along_axis(vectors, order[..., None, :], axis=-1)
     with np.errstate(all="ignore"):
         try:
-            V = np.real(_solve_right(U[..., n:, :], U[..., :n, :]))
+            V = np.real(solve_right(U[..., n:, :], U[..., :n, :]))
         except np.linalg.LinAlgError:
             V = np.full((*shape, n, n), np.nan)
-    V = _symmetric(V)
+    V = symmetric(V)
     usable = stable & np.all(np.isfinite(V), axis=(-2, -1))
     V = np.where(usable[..., None, None], V, 0.0)
     previous = np.full(shape, np.inf)
@@ -188,7 +196,7 @@ def _care(A: Array, Q: Array, G: Array) -> tuple[Array, Any, Any]:
         if np.all(~usable | (step < 1e-14) | (step >= previous)):
             break
         previous = np.minimum(step, previous)
-    terms = (a @ V, V @ _t(a), q, V @ g @ V)
+    terms = (a @ V, V @ transpose(a), q, V @ g @ V)
     scale = sum(np.max(np.abs(x), axis=(-2, -1)) for x in terms)
     residual = np.max(np.abs(terms[0] + terms[1] + terms[2] - terms[3]), axis=(-2, -1)) / scale
     good = usable & (residual < 1e-9)
@@ -222,16 +230,3 @@ def instability(system: LinearSystem) -> str:
         f"unstable: mode '{name}' grows at {rate:.4g} Hz (eigenvalue / 2 pi = {rate:.4g} + {freq:.6g}i Hz), "
         "there is no unconditional steady state"
     )
-
-
-def _t(matrix: Array) -> Array:
-    return np.swapaxes(matrix, -1, -2)
-
-
-def _symmetric(V: Array) -> Array:
-    return (V + _t(V)) / 2
-
-
-def _solve_right(M: Array, R: Array) -> Array:
-    """M R^-1."""
-    return _t(np.linalg.solve(_t(R), _t(M)))

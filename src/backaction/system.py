@@ -16,12 +16,20 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from backaction import realizability
 from backaction.errors import ConventionError, InputError, ModelError, nearest
-
-Array = NDArray[Any]
-Pair = tuple[Any, Any]
+from backaction.matrices import (
+    Array,
+    Pair,
+    block_diagonal,
+    cos_sin_deg,
+    join,
+    rotation_matrix,
+    stack,
+    symplectic,
+    transpose,
+)
 
 
 @dataclass(frozen=True)
@@ -78,31 +86,6 @@ class Port:
     carrier: Pair = field(default=(1.0, 0.0), compare=False)
 
 
-def stack(rows: Sequence[Sequence[Any]]) -> Array:
-    """A matrix (..., r, c) from a nested list of numbers or broadcastable arrays."""
-    flat = [np.asarray(item) for row in rows for item in row]
-    full = np.broadcast_arrays(*flat)
-    return np.stack(full, axis=-1).reshape(full[0].shape + (len(rows), len(rows[0])))
-
-
-def symplectic(pairs: int) -> Array:
-    """Omega = direct sum of [[0, 1], [-1, 0]]: [x_i, x_j] = i Omega_ij."""
-    return np.kron(np.eye(pairs), np.array([[0.0, 1.0], [-1.0, 0.0]]))
-
-
-def block_diagonal(blocks: Sequence[Array]) -> Array:
-    """Block-diagonal matrix of blocks whose leading axes broadcast."""
-    shape = np.broadcast_shapes(*(b.shape[:-2] for b in blocks)) if blocks else ()
-    rows, cols = sum(b.shape[-2] for b in blocks), sum(b.shape[-1] for b in blocks)
-    out = np.zeros((*shape, rows, cols), dtype=np.result_type(float, *blocks))
-    i = j = 0
-    for block in blocks:
-        r, c = block.shape[-2:]
-        out[..., i : i + r, j : j + c] = block
-        i, j = i + r, j + c
-    return out
-
-
 def _slices(items: Sequence[Mode] | Sequence[Port]) -> dict[str, slice]:
     out: dict[str, slice] = {}
     start = 0
@@ -115,7 +98,7 @@ def _slices(items: Sequence[Mode] | Sequence[Port]) -> dict[str, slice]:
 
 
 def _commutator(items: Sequence[Mode] | Sequence[Port]) -> Array:
-    """i x (commutation matrix): Omega for quantum pairs, zero for classical variables and one-sided forces."""
+    """I x (commutation matrix): Omega for quantum pairs, zero for classical variables and one-sided forces."""
     size = sum(item.size for item in items)
     out = np.zeros((size, size))
     start = 0
@@ -150,7 +133,9 @@ class LinearSystem:
         for name, shape in expected.items():
             got = np.asarray(getattr(self, name))
             if got.shape[-2:] != shape:
-                raise InputError(f"LinearSystem: {name} has shape {got.shape}, its labels say (..., {shape[0]}, {shape[1]})")
+                raise InputError(
+                    f"LinearSystem: {name} has shape {got.shape}, its labels say (..., {shape[0]}, {shape[1]})"
+                )
             object.__setattr__(self, name, got)
         for group in (self.modes, self.inputs, self.outputs):
             _slices(group)
@@ -215,7 +200,7 @@ class LinearSystem:
         """Q = B S B^T, N = B S D^T, R = D S D^T of the detected currents (process, cross, measurement noise)."""
         d = self.detected()
         BS = self.B @ self.S
-        return BS @ _t(self.B), BS @ _t(d.D), d.D @ self.S @ _t(d.D)
+        return BS @ transpose(self.B), BS @ transpose(d.D), d.D @ self.S @ transpose(d.D)
 
     # -- composition ----------------------------------------------------------------------------------------------
 
@@ -253,7 +238,7 @@ class LinearSystem:
             parts_c.append(T @ self.C[..., rows, :])
             parts_d.append(T @ self.D[..., rows, :])
         outputs = tuple((new or p) if p.name == output else p for p in self.outputs)
-        return replace(self, C=_rows(parts_c), D=_rows(parts_d), outputs=outputs)
+        return replace(self, C=join(parts_c, -2), D=join(parts_d, -2), outputs=outputs)
 
     def __getitem__(self, index: Any) -> LinearSystem:
         """Select along the leading (batch) axes."""
@@ -274,11 +259,9 @@ class LinearSystem:
             S[..., cols, cols] = value
         return replace(self, S=S)
 
-    def check(self) -> Any:
+    def check(self) -> realizability.Check:
         """Stability, realizability and non-demolition of this system: see `realizability.check`."""
-        from backaction.realizability import check
-
-        return check(self)
+        return realizability.check(self)
 
     def __repr__(self) -> str:
         batch = f"{self.batch_shape} points, " if self.batch_shape else ""
@@ -337,7 +320,9 @@ def connect(systems: Sequence[LinearSystem], connections: Mapping[str, str]) -> 
     loop = np.eye(len(out_rows)) - Dcc
     if _singular(loop):
         names = ", ".join(f"{a} -> {b}" for a, b in connections.items())
-        raise ModelError(f"singular algebraic loop (gain exactly one) through {names}: add a loss or a phase in the loop")
+        raise ModelError(
+            f"singular algebraic loop (gain exactly one) through {names}: add a loss or a phase in the loop"
+        )
     gain_x, gain_w = np.linalg.solve(loop, Cc), np.linalg.solve(loop, Dce)
     Bc, Be = B[..., in_cols], B[..., keep_in]
     return LinearSystem(
@@ -350,33 +335,6 @@ def connect(systems: Sequence[LinearSystem], connections: Mapping[str, str]) -> 
         tuple(p for p in inputs if p.name not in used),
         tuple(p for p in outputs if p.name not in connections),
     )
-
-
-def cos_sin_deg(angle_deg: Any) -> Pair:
-    """(cos, sin) of an angle in degrees, exact at multiples of 90 and analytic for the complex step."""
-    angle = np.asarray(angle_deg) * 1.0
-    quarter = np.round(np.real(angle) / 90.0)
-    rest = (angle - 90.0 * quarter) * (np.pi / 180.0)
-    c, s = np.cos(rest), np.sin(rest)
-    k = np.mod(quarter, 4)
-    cos = np.where(k == 0, c, np.where(k == 1, -s, np.where(k == 2, -c, s)))
-    sin = np.where(k == 0, s, np.where(k == 1, c, np.where(k == 2, -s, -c)))
-    return cos, sin
-
-
-def rotation_matrix(angle_deg: Any) -> Array:
-    """[[cos, -sin], [sin, cos]]: (X + iP) -> e^{i angle}(X + iP). Shape (..., 2, 2)."""
-    c, s = cos_sin_deg(angle_deg)
-    return stack([[c, -s], [s, c]])
-
-
-def _t(matrix: Array) -> Array:
-    return np.swapaxes(matrix, -1, -2)
-
-
-def _rows(parts: Sequence[Array]) -> Array:
-    shape = np.broadcast_shapes(*(p.shape[:-2] for p in parts))
-    return np.concatenate([np.broadcast_to(p, shape + p.shape[-2:]) for p in parts], axis=-2)
 
 
 def _singular(matrix: Array) -> bool:

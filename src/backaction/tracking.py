@@ -19,11 +19,12 @@ from backaction._version import __version__
 from backaction.errors import InputError
 from backaction.experiment import Experiment
 from backaction.files import replacing
+from backaction.matrices import Array
 from backaction.records import Calibration, Record
 from backaction.response import VACUUM
 from backaction.sampling import SteadyFilter, discretise, scan, steady_filter
 from backaction.state import GaussianState
-from backaction.system import Array, LinearSystem
+from backaction.system import LinearSystem
 
 FrameName = Literal["lab", "rotating"]
 _NUMBERS = (
@@ -152,7 +153,7 @@ def track(
         raise InputError(f"every = {step}: must be between 1 and the {record.size} samples of the record")
     kernel = _Kernel(steady)
     gain = np.sqrt(VACUUM / calibration.density)
-    level = _mean(record)
+    level = mean_level(record)
     means: list[Array] = []
     innovation = np.empty(record.size, dtype=np.float32)
     x = np.zeros(system.A.shape[-1])
@@ -242,8 +243,14 @@ class _Kernel:
         return innovation, states, final
 
 
-def _mean(record: Record) -> float:
-    """Mean of the record, which no model here describes (detector offset): it is removed, and said so."""
+def mean_level(record: Record) -> float:
+    """Mean of the record, which no model here describes (detector offset): it is removed, and said so.
+
+    Raises
+    ------
+    InputError
+        At the first missing sample: the steady gain does not hold across gaps.
+    """
     total = 0.0
     for start, values in record.chunks(_CHUNK):
         if not np.all(np.isfinite(values)):

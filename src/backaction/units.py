@@ -30,7 +30,7 @@ _OWN_WORD = {"SN": ("sn", "SN"), "dB": ("dB", "db"), "1": ("%",)}
 def _registry() -> Any:
     import pint
 
-    registry = pint.UnitRegistry(cache_folder=":auto:")
+    registry: Any = pint.UnitRegistry(cache_folder=":auto:")
     # a rate in hertz here is always cyclic; radians per second would silently differ by 2 pi
     return registry
 

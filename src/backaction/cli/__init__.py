@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import typer
 
@@ -21,14 +22,25 @@ states.register(app)
 records.register(app)
 
 
+# the base of every usage error, wherever this version of typer keeps it
+_USAGE_ERROR: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run one command and exit: 0 good, 2 bad input, 3 no such answer, 4 checks failed, 130 interrupted."""
     try:
-        app(arguments, standalone_mode=True)
+        code = app(arguments, prog_name="backaction", standalone_mode=False) or 0
+        if code == 130:  # how typer hands on an interrupt
+            raise KeyboardInterrupt
+        sys.exit(code)
+    except _USAGE_ERROR as error:
+        text = error.format_message()
+        sys.stderr.write(text + "\n" if "\n" in text else f"backaction: {text} (see backaction --help)\n")
+        sys.exit(2)
     except BackactionError as error:
         sys.stderr.write(f"backaction: {error}\n")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         sys.stderr.write("backaction: interrupted\n")
         sys.exit(130)
     except BrokenPipeError:

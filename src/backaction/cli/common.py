@@ -11,8 +11,8 @@ from backaction.errors import InputError
 
 if TYPE_CHECKING:
     from backaction.experiment import Experiment
+    from backaction.matrices import Array
     from backaction.records import Record
-    from backaction.system import Array
 
 ExperimentName = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="A TOML file or a shipped name.")]
 Set = Annotated[
@@ -21,7 +21,9 @@ Set = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
 Rate = Annotated[float | None, typer.Option("--rate", help="Sample rate in Hz, where the file does not say it.")]
-SamplingRule = Annotated[str | None, typer.Option("--sampling", help="average or instantaneous, where the file does not say it.")]
+SamplingRule = Annotated[
+    str | None, typer.Option("--sampling", help="average or instantaneous, where the file does not say it.")
+]
 Unit = Annotated[str | None, typer.Option("--unit", help="Unit of the samples, where the file does not say it.")]
 Scale = Annotated[float | None, typer.Option("--scale", help="Unit per count, where the file does not say it.")]
 

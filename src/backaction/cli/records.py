@@ -8,11 +8,24 @@ from typing import Annotated
 import typer
 
 from backaction.cli.common import (
-    ExperimentName, Json, Progress, Rate, SamplingRule, Scale, Set, Unit, load, put, read, say,
+    ExperimentName,
+    Json,
+    Progress,
+    Rate,
+    SamplingRule,
+    Scale,
+    Set,
+    Unit,
+    load,
+    put,
+    read,
+    say,
 )  # fmt: skip
 from backaction.errors import CheckError, InputError
 
-RecordFile = Annotated[str, typer.Argument(metavar="RECORD", help="A record: .h5, .npz, .raw, .bin, .trc; FILE:DATASET names one.")]
+RecordFile = Annotated[
+    str, typer.Argument(metavar="RECORD", help="A record: .h5, .npz, .raw, .bin, .trc; FILE:DATASET names one.")
+]
 Shot = Annotated[str | None, typer.Option("--shot", metavar="R", help="Shot-noise record, taken alike.")]
 Dark = Annotated[str | None, typer.Option("--dark", metavar="R", help="Dark record, light off.")]
 
@@ -48,11 +61,11 @@ def analyze(
     chosen = load(experiment, set_)
     given = {"sample_rate_hz": rate, "sampling": sampling, "unit": unit, "scale": scale}
     data = read(record, **given)
-    references = [None if p is None else read(p, **given) for p in (shot, dark)]
+    shot_record, dark_record = (None if p is None else read(p, **given) for p in (shot, dark))
     if output.is_file():
         raise InputError(f"-o {output}: is a file; name a folder")
     with Progress("analyze") as progress:
-        found = run(chosen, data, *references, resolution_hz=resolution_hz, progress=progress)
+        found = run(chosen, data, shot_record, dark_record, resolution_hz, progress)
         report.write(found, output, lambda text: progress(text))
     if json:
         put(to_json(found.document()))
@@ -102,7 +115,9 @@ def track(
     calibration = calibrate(data, read(shot, **given), dark_record, electronic, band)
     with Progress("track") as progress:
         found = run(chosen, data, calibration, frame, every, lambda part: progress("filtering", part))  # type: ignore[arg-type]
-        found = replace(found, provenance=found.provenance | {"experiment": to_json(chosen.to_dict(), None), "record": data.name})
+        found = replace(
+            found, provenance=found.provenance | {"experiment": to_json(chosen.to_dict(), None), "record": data.name}
+        )
         found.save(output)
     for t in consistency.innovation_tests(found, calibration, band):
         say(("" if t.passed else "warning: ") + t.sentence)

@@ -76,7 +76,9 @@ def _spin(e: SpinOscillator, experiment: Experiment) -> dict[str, Any]:
         "larmor_hz": larmor,
         "mass": "negative mass" if larmor < 0 else "positive mass",
         "linewidth_hz": gamma0 + 2 * float(e.tensor_ratio) * rate,
-        "cooperativity Thomas/Moller Gamma_S/[gamma_S0 (2n+1)]": rate / (gamma0 * (2 * n + 1)) if gamma0 else float("inf"),
+        "cooperativity Thomas/Moller Gamma_S/[gamma_S0 (2n+1)]": rate / (gamma0 * (2 * n + 1))
+        if gamma0
+        else float("inf"),
         "cooperativity Huang Gamma_S/[gamma_S0 (n+1/2)]": rate / (gamma0 * (n + 0.5)) if gamma0 else float("inf"),
     }
     cavity = experiment.reference_cavity(experiment.element(e.name))

@@ -11,8 +11,8 @@ import numpy as np
 from backaction.errors import InputError
 from backaction.experiment import Experiment
 from backaction.files import provenance, replacing, to_json
+from backaction.matrices import Array
 from backaction.response import Budget
-from backaction.system import Array
 
 
 def axis(experiment: Experiment) -> Array:

@@ -21,7 +21,8 @@ def register(app: typer.Typer) -> None:
 
 
 def version(
-    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
     """Continuously measured linear quantum systems: spectra by source, conditional states, entanglement, records."""
     if version:
@@ -86,7 +87,9 @@ def _state_text(which: str, s: dict[str, Any] | None) -> str:
     if "epr" in s:
         e = s["epr"]
         word = "entanglement witnessed" if e["variance"] < 1 else "not witnessed by this"
-        lines.append(f"  EPR variance          {e['variance']:.7g} at a = {e['weight']:.5g}, b = {e['angle_deg']:.5g} deg ({word})")
+        lines.append(
+            f"  EPR variance          {e['variance']:.7g} at a = {e['weight']:.5g}, b = {e['angle_deg']:.5g} deg ({word})"
+        )
         at = s.get("epr_at_conditional")
         if at:
             lines.append(f"  at conditional's a, b {at['variance']:.7g}")
@@ -104,8 +107,12 @@ def spectrum(
     set_: Set = None,
     json: Json = False,
     save: Annotated[Path | None, typer.Option("--save", help="Write x.pdf, x.png, x.svg, x.csv or x.h5.")] = None,
-    diff: Annotated[str | None, typer.Option("--diff", metavar="OTHER", help="Compare with another experiment.")] = None,
-    current: Annotated[str | None, typer.Option("--current", help="Which detected current, where there are several.")] = None,
+    diff: Annotated[
+        str | None, typer.Option("--diff", metavar="OTHER", help="Compare with another experiment.")
+    ] = None,
+    current: Annotated[
+        str | None, typer.Option("--current", help="Which detected current, where there are several.")
+    ] = None,
 ) -> None:
     """Spectrum of the detected current by source, in shot-noise units."""
     from backaction.cli.spectrum import axis, document, save_spectrum, text

@@ -10,7 +10,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from backaction.errors import InputError, nearest
-from backaction.system import LAB, Frame, LinearSystem, Pair
+from backaction.matrices import Pair
+from backaction.system import LAB, Frame, LinearSystem
 from backaction.units import number
 
 
@@ -48,7 +49,7 @@ class Light:
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """A frozen set of fields with a name. Fields may be arrays, which broadcast; setting one of a group clears the rest."""
+    """A frozen set of fields with a name. Fields may be arrays, which broadcast; setting one of a group clears others."""
 
     name: str
     groups: ClassVar[tuple[tuple[str, ...], ...]] = ()
@@ -98,7 +99,9 @@ class Part:
             out = []
             for i, item in enumerate(value, 1):
                 rest = {k: v for k, v in item.items() if k != "name"}
-                out.append(cls.part_type.from_table(str(item.get("name", f"{key.rstrip('s')}{i}")), rest, f"{where}: {name}"))
+                out.append(
+                    cls.part_type.from_table(str(item.get("name", f"{key.rstrip('s')}{i}")), rest, f"{where}: {name}")
+                )
             return tuple(out)
         if meta.get("fractions"):
             if not isinstance(value, Mapping):
@@ -117,20 +120,25 @@ class Part:
                     items = getattr(self, f.name)
                     names = [p.name for p in items]
                     if head in names:
-                        new = [p.with_value(tail, value, f"{where}: {self.name}") if p.name == head else p for p in items]
-                        return replace(self, **{f.name: tuple(new)})
+                        new = [
+                            p.with_value(tail, value, f"{where}: {self.name}") if p.name == head else p for p in items
+                        ]
+                        changes: dict[str, Any] = {f.name: tuple(new)}
+                        return replace(self, **changes)
             known = [p.name for f in fields(self) if f.metadata.get("parts") for p in getattr(self, f.name)]
             raise InputError(f"{where}: {self.name} has no part '{head}'{nearest(head, known)}")
         if isinstance(value, (str, bool, int, float)):
             value = self._read(self.name, head, value, where)
         elif head not in self.keys():
-            raise InputError(f"{where}: {self.name} ({_kind(type(self))}): unknown key '{head}'{nearest(head, self.keys())}")
-        changes = {head: value}
+            raise InputError(
+                f"{where}: {self.name} ({_kind(type(self))}): unknown key '{head}'{nearest(head, self.keys())}"
+            )
+        updates = {head: value}
         for group in self.groups:
             if head in group:
-                changes |= {k: None for k in group if k != head}
+                updates |= {k: None for k in group if k != head}
         try:
-            return replace(self, **changes)
+            return replace(self, **updates)
         except InputError as error:
             raise type(error)(f"{where}: {error}") from None
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from backaction.elements.base import Element, Light, choice, quantity
 from backaction.elements.optics import static
-from backaction.system import LinearSystem, Port, block_diagonal, cos_sin_deg, stack
+from backaction.matrices import block_diagonal, cos_sin_deg, stack
+from backaction.system import LinearSystem, Port
 
 
 @dataclass(frozen=True, kw_only=True)

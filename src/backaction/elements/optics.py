@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from backaction.elements.base import Element, Light, quantity
-from backaction.system import Array, LinearSystem, Port, block_diagonal, rotation_matrix, stack
+from backaction.matrices import Array, block_diagonal, rotation_matrix, stack
+from backaction.system import LinearSystem, Port
 
 
 def static(D: Array, S: Array, inputs: tuple[Port, ...], outputs: tuple[Port, ...]) -> LinearSystem:
@@ -18,7 +19,7 @@ def static(D: Array, S: Array, inputs: tuple[Port, ...], outputs: tuple[Port, ..
 
 
 def over_pairs(matrix: Array, pairs: int) -> Array:
-    """matrix (r x c blocks of scalars on pairs): each entry becomes entry x identity over the quadratures."""
+    """Matrix (r x c blocks of scalars on pairs): each entry becomes entry x identity over the quadratures."""
     eye = np.eye(2 * pairs)
     return (matrix[..., :, None, :, None] * eye[:, None, :]).reshape(
         matrix.shape[:-2] + (matrix.shape[-2] * 2 * pairs, matrix.shape[-1] * 2 * pairs)
@@ -114,5 +115,8 @@ class Squeezer(Element):
         D = np.concatenate([np.broadcast_to(a, shape + a.shape[-2:]) for a in (maps, noise)], axis=-1)
         S = block_diagonal([0.5 * np.eye(2 * pairs), *[stack([[excess]])] * pairs])
         size = 2 * pairs
-        inputs = (Port(f"{self.name}.in", "field", size, light.frame), Port(f"{self.name}.impurity", "classical", pairs))
+        inputs = (
+            Port(f"{self.name}.in", "field", size, light.frame),
+            Port(f"{self.name}.impurity", "classical", pairs),
+        )
         return static(D, S, inputs, (Port(f"{self.name}.out", "field", size, light.frame, light.carrier),))

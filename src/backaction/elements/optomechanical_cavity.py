@@ -11,9 +11,9 @@ import numpy as np
 from backaction.constants import C_LIGHT, HBAR, TWO_PI
 from backaction.elements.base import Element, Light, Part, choice, parts, quantity
 from backaction.elements.oscillators import damped_rotation, occupation_at, thermal_bath
-from backaction.elements.spin_oscillator import join_columns
 from backaction.errors import InputError, ModelError
-from backaction.system import Array, LinearSystem, Mode, Pair, Port, block_diagonal, stack
+from backaction.matrices import Pair, block_diagonal, join, stack
+from backaction.system import LinearSystem, Mode, Port
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,9 @@ class OptomechanicalCavity(Element):
         if self.ports is not None:
             total = sum(self.ports.values())
             if abs(total - 1) > 1e-9 or min(self.ports.values()) < 0:
-                raise InputError(f"{self.name}.ports = {dict(self.ports)}: fractions must be >= 0 and sum to 1, got {total:g}")
+                raise InputError(
+                    f"{self.name}.ports = {dict(self.ports)}: fractions must be >= 0 and sum to 1, got {total:g}"
+                )
             for key in ("input_port", "output_port", "carrier_port"):
                 port = getattr(self, key)
                 if port is not None and port not in self.ports:
@@ -102,7 +104,7 @@ class OptomechanicalCavity(Element):
         return entry, self.output_port or entry, self.carrier_port or entry
 
     def port_rates(self) -> dict[str, Any]:
-        """kappa of each port in rad/s, after the mode matching of the input port."""
+        """Kappa of each port in rad/s, after the mode matching of the input port."""
         kappa = TWO_PI * np.asarray(self.cavity_linewidth_hz)
         shares: dict[str, Any]
         if self.ports is None:
@@ -122,7 +124,7 @@ class OptomechanicalCavity(Element):
         return {k: kappa * v for k, v in shares.items()}
 
     def intracavity_photons(self) -> Any:
-        """n = kappa_c P / (hbar omega_L) / (kappa^2/4 + Delta^2), or the number given; None if neither is."""
+        """N = kappa_c P / (hbar omega_L) / (kappa^2/4 + Delta^2), or the number given; None if neither is."""
         if self.photons is not None or self.power_w is None:
             return self.photons
         if self.wavelength_m is None:
@@ -190,7 +192,9 @@ class OptomechanicalCavity(Element):
         im = product * delta / square
         size = np.sqrt(re * re + im * im)
         if np.any(np.real(size) < 1e-12):
-            raise ModelError(f"{self.name}: no carrier leaves the cavity (critically coupled on resonance): no phase reference")
+            raise ModelError(
+                f"{self.name}: no carrier leaves the cavity (critically coupled on resonance): no phase reference"
+            )
         return inner, (re / size, im / size)
 
     # -- the element ----------------------------------------------------------------------------------------------
@@ -216,12 +220,14 @@ class OptomechanicalCavity(Element):
             gains.append(self.coupling(part))
         cavity = stack([[-kappa / 2, -delta], [delta, -kappa / 2]])
         A = block_diagonal([drifts[0], cavity, *drifts[1:]])
-        A = np.array(np.broadcast_to(A, np.broadcast_shapes(A.shape[:-2], *(np.shape(g) for g in gains)) + A.shape[-2:]))
+        A = np.array(
+            np.broadcast_to(A, np.broadcast_shapes(A.shape[:-2], *(np.shape(g) for g in gains)) + A.shape[-2:])
+        )
         A = A.astype(np.result_type(A, *gains))
         for i, g in enumerate(gains):
-            row = 0 if i == 0 else 2 + 2 * i
-            A[..., row + 1, 2] = 2 * g
-            A[..., 3, row] = 2 * g
+            x = 0 if i == 0 else 2 + 2 * i
+            A[..., x + 1, 2] = 2 * g
+            A[..., 3, x] = 2 * g
         # the field enters turned to its own carrier where that carrier enters by this port
         lead = light.carrier if carrier_port == entry else (1.0, 0.0)
         turn = stack([[lead[0], lead[1]], [-np.asarray(lead[1]), lead[0]]])
@@ -229,11 +235,11 @@ class OptomechanicalCavity(Element):
         fields_in = {k: np.sqrt(rates[k])[..., None, None] * inward for k in order}
         fields_in[entry] = fields_in[entry] @ turn
         size = A.shape[-1]
-        B_light = join_columns([fields_in[k] for k in order])
+        B_light = join([fields_in[k] for k in order], -1)
         pad = np.zeros(B_light.shape[:-2] + (size, B_light.shape[-1]), dtype=B_light.dtype)
         pad[..., 2:4, :] = B_light
         bath_b = block_diagonal([baths[0][1], np.zeros((2, 0)), *(b[1] for b in baths[1:])])
-        B = join_columns([pad, bath_b])
+        B = join([pad, bath_b], -1)
         leave_order = [leave, *(k for k in rates if k != leave)]
         C_rows, D_rows = [], []
         for k in leave_order:
@@ -252,14 +258,9 @@ class OptomechanicalCavity(Element):
             for k in leave_order
         )
         S = block_diagonal([0.5 * np.eye(2 * len(order)), *(b[2] for b in baths)])
-        C = np.concatenate(_same_batch(C_rows), axis=-2)
-        D = np.concatenate(_same_batch(D_rows), axis=-2)
+        C = join(C_rows, -2)
+        D = join(D_rows, -2)
         return LinearSystem(A, B, C, D, S, modes, (*inputs, *(b[0] for b in baths)), outputs)
-
-
-def _same_batch(blocks: list[Array]) -> list[Array]:
-    shape = np.broadcast_shapes(*(b.shape[:-2] for b in blocks))
-    return [np.broadcast_to(b, shape + b.shape[-2:]) for b in blocks]
 
 
 def _occupation(part: OptomechanicalCavity | MechanicalMode) -> Any:

@@ -10,9 +10,9 @@ import numpy as np
 from backaction.constants import TWO_PI
 from backaction.elements.base import Element, Light, choice, quantity
 from backaction.elements.oscillators import damped_rotation, occupation_at, thermal_bath
-from backaction.elements.spin_oscillator import join_columns
 from backaction.errors import InputError, ModelError
-from backaction.system import LinearSystem, Mode, Port, block_diagonal, stack
+from backaction.matrices import block_diagonal, join, stack
+from backaction.system import LinearSystem, Mode, Port
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,9 @@ class Oscillator(Element):
         """LinearSystem with inputs in, bath and output out."""
         self._lab_only(light)
         if self.damping == "structural":
-            raise ModelError(f"{self.name}: structural damping has no state-space form (it is a frequency-domain Response)")
+            raise ModelError(
+                f"{self.name}: structural damping has no state-space form (it is a frequency-domain Response)"
+            )
         if self.readout_rate_hz is None and self.gain is None:
             raise InputError(f"{self.name} (oscillator): missing readout_rate_hz or gain")
         occupation = self.occupation
@@ -55,7 +57,7 @@ class Oscillator(Element):
             read = np.sqrt(TWO_PI) * np.asarray(self.gain)
             drive = 0.0 * read
         zero = 0.0 * read
-        B = join_columns([stack([[zero, zero], [drive, zero]]), couple])
+        B = join([stack([[zero, zero], [drive, zero]]), couple], -1)
         C = stack([[zero, zero], [read, zero]])
         D = np.concatenate([np.eye(2), np.zeros((2, port.size))], axis=-1)
         return LinearSystem(

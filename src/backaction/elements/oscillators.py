@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from backaction.constants import HBAR, K_B, TWO_PI
-from backaction.system import Array, Port, stack
+from backaction.matrices import Array, stack
+from backaction.system import Port
 
 
 def occupation_at(temperature_k: Any, frequency_hz: Any) -> Any:

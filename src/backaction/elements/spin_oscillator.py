@@ -11,7 +11,8 @@ from backaction.constants import TWO_PI
 from backaction.elements.base import Element, Light, choice, quantity
 from backaction.elements.oscillators import damped_rotation, thermal_bath
 from backaction.errors import InputError
-from backaction.system import Array, LinearSystem, Mode, Port, block_diagonal, stack
+from backaction.matrices import Array, block_diagonal, join, stack
+from backaction.system import LinearSystem, Mode, Port
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,20 +97,18 @@ class SpinOscillator(Element):
             for n, w in zip(names, widths, strict=True)
         ]
         noise = np.asarray(self.broadband_noise_sn) / 2
-        B = join_columns([couple, block_diagonal([b[1] for b in baths]), np.zeros((2 * len(names), 1))])
+        B = join([couple, block_diagonal([b[1] for b in baths]), np.zeros((2 * len(names), 1))], -1)
         feed = sum(b[0].size for b in baths)
         D = np.concatenate([np.eye(2), np.zeros((2, feed)), np.array([[0.0], [1.0]])], axis=-1)
         S = block_diagonal([0.5 * np.eye(2), *[b[2] for b in baths], stack([[noise]])])
         modes = (Mode(names[0]), *(Mode(n, "auxiliary") for n in names[1:]))
-        inputs = (Port(f"{self.name}.in", "field"), *(b[0] for b in baths), Port(f"{self.name}.broadband", "classical", 1))
+        inputs = (
+            Port(f"{self.name}.in", "field"),
+            *(b[0] for b in baths),
+            Port(f"{self.name}.broadband", "classical", 1),
+        )
         outputs = (Port(f"{self.name}.out", "field", carrier=light.carrier),)
         return LinearSystem(drift, B, readout, D, S, modes, inputs, outputs)
-
-
-def join_columns(blocks: list[Array]) -> Array:
-    """Concatenate matrices along columns after broadcasting their leading axes."""
-    shape = np.broadcast_shapes(*(b.shape[:-2] for b in blocks))
-    return np.concatenate([np.broadcast_to(b, shape + b.shape[-2:]) for b in blocks], axis=-1)
 
 
 def block_cross(value: Any) -> Array:

@@ -9,7 +9,8 @@ import numpy as np
 
 from backaction.constants import TWO_PI
 from backaction.elements.base import Element, Light, Part, parts, quantity
-from backaction.system import LinearSystem, Mode, Port, block_diagonal, cos_sin_deg, stack
+from backaction.matrices import block_diagonal, cos_sin_deg, stack
+from backaction.system import LinearSystem, Mode, Port
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,11 @@ class TechnicalNoise(Element):
         read[:, 0::2] = 1.0
         C = direction @ read
         D = np.concatenate(
-            [np.broadcast_to(np.eye(2), (*direction.shape[:-2], 2, 2)), direction, np.zeros((*direction.shape[:-2], 2, n))],
+            [
+                np.broadcast_to(np.eye(2), (*direction.shape[:-2], 2, 2)),
+                direction,
+                np.zeros((*direction.shape[:-2], 2, n)),
+            ],
             axis=-1,
         )
         # the driving density carries the peak, so that a line of zero height is still differentiable
@@ -68,4 +73,6 @@ class TechnicalNoise(Element):
             Port(f"{self.name}.floor", "classical", 1),
             *(Port(m.name, "classical") for m in modes),
         )
-        return LinearSystem(A, B, C, D, S, tuple(modes), inputs, (Port(f"{self.name}.out", "field", carrier=light.carrier),))
+        return LinearSystem(
+            A, B, C, D, S, tuple(modes), inputs, (Port(f"{self.name}.out", "field", carrier=light.carrier),)
+        )

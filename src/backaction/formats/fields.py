@@ -42,7 +42,9 @@ def to_record(source: Any, attributes: Mapping[str, Any], given: Mapping[str, An
     if not (np.issubdtype(dtype, np.number)):
         raise InputError(f"{name}: samples of type {dtype}: expected numbers")
     if np.issubdtype(dtype, np.integer) and "scale" not in found:
-        raise InputError(f"{name}: integer samples without 'scale' or 'volts_per_count': the unit of one count (--scale)")
+        raise InputError(
+            f"{name}: integer samples without 'scale' or 'volts_per_count': the unit of one count (--scale)"
+        )
     values: dict[str, Any] = {"unit": str(_text(found["unit"])), "sampling": _sampling(_text(found["sampling"]), name)}
     for key in ("sample_rate_hz", "scale", "offset", "start_s"):
         if key in found:

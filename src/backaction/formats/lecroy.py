@@ -61,7 +61,9 @@ def read(path: Path, inner: str | None, given: Mapping[str, Any]) -> Record:
     first = at + sum(lengths)
     here = path.stat().st_size - first
     if here < count * dtype.itemsize or data_bytes < count * dtype.itemsize:
-        raise InputError(f"{path}: truncated: header says {count} samples, the file holds {max(0, here) // dtype.itemsize}")
+        raise InputError(
+            f"{path}: truncated: header says {count} samples, the file holds {max(0, here) // dtype.itemsize}"
+        )
     attributes: dict[str, Any] = {
         "sample_rate_hz": round(1 / interval, 6) if interval > 1e-6 else float(f"{1 / interval:.7g}"),
         "unit": block[196:244].split(b"\0")[0].decode("ascii", "replace") or "V",

@@ -23,7 +23,9 @@ def read(path: Path, inner: str | None, given: Mapping[str, Any]) -> Record:
     sidecar = next((p for p in _sidecars(path) if p.is_file()), None)
     if sidecar is None:
         names = " or ".join(p.name for p in _sidecars(path)[:2])
-        raise InputError(f"{path}: no LeCroy header and no sidecar {names} with dtype, sample_rate_hz, sampling, unit, scale")
+        raise InputError(
+            f"{path}: no LeCroy header and no sidecar {names} with dtype, sample_rate_hz, sampling, unit, scale"
+        )
     try:
         text = sidecar.read_text("utf-8")
         attributes = json.loads(text) if sidecar.suffix == ".json" else tomllib.loads(text)

@@ -1,0 +1,76 @@
+"""Small matrices with leading axes that broadcast, and the exact trigonometry that goes into them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Pair = tuple[Any, Any]
+
+
+def stack(rows: Sequence[Sequence[Any]]) -> Array:
+    """A matrix (..., r, c) from a nested list of numbers or broadcastable arrays."""
+    flat = [np.asarray(item) for row in rows for item in row]
+    full = np.broadcast_arrays(*flat)
+    return np.stack(full, axis=-1).reshape(full[0].shape + (len(rows), len(rows[0])))
+
+
+def symplectic(pairs: int) -> Array:
+    """Omega = direct sum of [[0, 1], [-1, 0]]: [x_i, x_j] = i Omega_ij."""
+    return np.kron(np.eye(pairs), np.array([[0.0, 1.0], [-1.0, 0.0]]))
+
+
+def block_diagonal(blocks: Sequence[Array]) -> Array:
+    """Block-diagonal matrix of blocks whose leading axes broadcast."""
+    shape = np.broadcast_shapes(*(b.shape[:-2] for b in blocks)) if blocks else ()
+    rows, cols = sum(b.shape[-2] for b in blocks), sum(b.shape[-1] for b in blocks)
+    out = np.zeros((*shape, rows, cols), dtype=np.result_type(float, *blocks))
+    i = j = 0
+    for block in blocks:
+        r, c = block.shape[-2:]
+        out[..., i : i + r, j : j + c] = block
+        i, j = i + r, j + c
+    return out
+
+
+def join(blocks: Sequence[Array], axis: int) -> Array:
+    """Concatenate matrices along rows (axis -2) or columns (axis -1) after broadcasting their leading axes."""
+    shape = np.broadcast_shapes(*(b.shape[:-2] for b in blocks))
+    return np.concatenate([np.broadcast_to(b, shape + b.shape[-2:]) for b in blocks], axis=axis)
+
+
+def transpose(matrix: Array) -> Array:
+    """Transpose of the last two axes."""
+    return np.swapaxes(matrix, -1, -2)
+
+
+def symmetric(matrix: Array) -> Array:
+    """(M + M^T)/2."""
+    return (matrix + transpose(matrix)) / 2
+
+
+def solve_right(M: Array, R: Array) -> Array:
+    """M R^-1."""
+    return transpose(np.linalg.solve(transpose(R), transpose(M)))
+
+
+def cos_sin_deg(angle_deg: Any) -> Pair:
+    """(cos, sin) of an angle in degrees, exact at multiples of 90 and analytic for the complex step."""
+    angle = np.asarray(angle_deg) * 1.0
+    quarter = np.round(np.real(angle) / 90.0)
+    rest = (angle - 90.0 * quarter) * (np.pi / 180.0)
+    c, s = np.cos(rest), np.sin(rest)
+    k = np.mod(quarter, 4)
+    cos = np.where(k == 0, c, np.where(k == 1, -s, np.where(k == 2, -c, s)))
+    sin = np.where(k == 0, s, np.where(k == 1, c, np.where(k == 2, -s, -c)))
+    return cos, sin
+
+
+def rotation_matrix(angle_deg: Any) -> Array:
+    """[[cos, -sin], [sin, cos]]: (X + iP) -> e^{i angle}(X + iP). Shape (..., 2, 2)."""
+    c, s = cos_sin_deg(angle_deg)
+    return stack([[c, -s], [s, c]])
