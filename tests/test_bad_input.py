@@ -166,7 +166,15 @@ def _nan(path):
 def _lecroy_cut(path):
     block = bytearray(346)
     block[0:8] = b"WAVEDESC"
-    for kind, at, v in (("<h", 32, 1), ("<h", 34, 1), ("<i", 36, 346), ("<i", 60, 2000), ("<i", 116, 1000), ("<f", 156, 1.0), ("<f", 176, 1e-6)):
+    for kind, at, v in (
+        ("<h", 32, 1),
+        ("<h", 34, 1),
+        ("<i", 36, 346),
+        ("<i", 60, 2000),
+        ("<i", 116, 1000),
+        ("<f", 156, 1.0),
+        ("<f", 176, 1e-6),
+    ):
         struct.pack_into(kind, block, at, v)
     path.write_bytes(bytes(block) + b"\0" * 100)
 

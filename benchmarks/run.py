@@ -1,0 +1,134 @@
+"""Benchmarks against named peers: medians of seven, side by side in one run, with the results compared in the same script.
+
+Prints a Markdown table; `make bench` runs it. Timing never decides a test.
+"""
+
+import statistics
+import time
+
+import numpy as np
+import scipy.linalg
+import scipy.signal
+
+import backaction as ba
+from backaction import steady
+from backaction.records import Calibration
+from backaction.simulation import VOLT_DENSITY
+from backaction.tracking import sampled_filter, track
+
+RUNS = 7
+
+
+def clock(function):
+    """Median of RUNS timed calls after one warm-up."""
+    result = function()
+    times = []
+    for _ in range(RUNS):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times), result
+
+
+def riccati_batch(experiment):
+    """1000 conditional states in one call against scipy's solver in a loop."""
+    batch = experiment.with_values({"phase.angle_deg": np.linspace(170, 190, 1000)}).build()
+    ours, V = clock(lambda: steady.conditional(batch).covariance)
+    Q, N, R = batch.noise()
+    C = batch.detected().C
+    rate = 1e6
+
+    def loop():
+        full = (
+            np.broadcast_to(batch.A, (1000, 6, 6)),
+            np.broadcast_to(C, (1000, 1, 6)),
+            *(np.broadcast_to(x, (1000, *x.shape[-2:])) for x in (Q, N, R)),
+        )
+        return np.array([
+            scipy.linalg.solve_continuous_are((A / rate).T, c.T / rate**0.5, q / rate, r, s=n / rate**0.5)
+            for A, c, q, n, r in zip(*full, strict=True)
+        ])  # fmt: skip
+
+    theirs, W = clock(loop)
+    return (
+        "1000 Riccati equations, n = 6",
+        ours,
+        "scipy.linalg.solve_continuous_are, loop",
+        theirs,
+        np.max(np.abs(V - W)) / np.max(np.abs(V)),
+    )
+
+
+def lyapunov_batch(experiment):
+    """1000 unconditional states in one call against scipy's solver in a loop."""
+    batch = experiment.with_values({"phase.angle_deg": np.linspace(170, 190, 1000)}).build()
+    ours, V = clock(lambda: steady.unconditional(batch))
+    A, Q = np.broadcast_to(batch.A, (1000, 6, 6)), np.broadcast_to(batch.noise()[0], (1000, 6, 6))
+    theirs, W = clock(
+        lambda: np.array([scipy.linalg.solve_continuous_lyapunov(a, -q) for a, q in zip(A, Q, strict=True)])
+    )
+    return (
+        "1000 Lyapunov equations, n = 6",
+        ours,
+        "scipy.linalg.solve_continuous_lyapunov, loop",
+        theirs,
+        np.max(np.abs(V - W)) / np.max(np.abs(V)),
+    )
+
+
+def gradient(experiment):
+    """Exact gradient of the conditional EPR variance over 17 fields against central differences of the same function."""
+    fields = [f for f in experiment.fields() if f not in ("detector.electronic_noise_sn", "membrane.mode_matching")]
+    ours, G = clock(lambda: ba.gradient("conditional.epr.variance", experiment, fields))
+
+    def differences():
+        out = []
+        for f in fields:
+            x = float(experiment.value(f))
+            h = 1e-5 * abs(x)
+            up, down = (
+                ba.evaluate("conditional.epr.variance", experiment.with_values({f: x + k * h})) for k in (1, -1)
+            )
+            out.append((up - down) / (2 * h))
+        return np.array(out)
+
+    theirs, D = clock(differences)
+    scale = np.array([abs(float(experiment.value(f))) for f in fields])
+    return (
+        f"gradient over {len(fields)} fields",
+        ours,
+        "central differences",
+        theirs,
+        np.max(np.abs((G - D) * scale)) / np.max(np.abs(G * scale)),
+    )
+
+
+def tracking(experiment):
+    """One million samples to innovations and decimated means against scipy.signal.lfilter on the innovations alone."""
+    record = ba.simulate(experiment, 0.1, 1e7, seed=1).record
+    calibration = Calibration(VOLT_DENSITY, 1e-3, "V")
+    ours, found = clock(lambda: track(experiment, record, calibration, "lab", 64))
+    f = sampled_filter(experiment.system, record)
+    # innovations as one transfer function: 1 - H (z - F)^-1 K
+    b, a = scipy.signal.ss2tf(f.closed_loop, f.gain, -f.model.H, np.eye(1))
+    y = (record.values() - np.mean(record.values())) * np.sqrt(0.5 / VOLT_DENSITY)
+    theirs, e = clock(lambda: scipy.signal.lfilter(b[0], a, y))
+    worst = np.max(np.abs(found.innovation / np.sqrt(1e-7 / 0.5) - e)) / np.std(e)
+    return "filter, 1e6 samples, 6 states", ours, "scipy.signal.lfilter, innovations only", theirs, worst
+
+
+def main():
+    """Print the table."""
+    experiment = ba.Experiment.load("thomas2021")
+    print("| task | ours (ms) | peer | peer (ms) | peer/ours | largest relative difference |")
+    print("|---|---|---|---|---|---|")
+    for case in (lyapunov_batch, riccati_batch, gradient, tracking):
+        task, ours, peer, theirs, worst = case(experiment)
+        print(
+            f"| {task} | {1e3 * ours:.2f} | {peer} | {1e3 * theirs:.2f} | {theirs / ours:.1f} | {worst:.1e} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

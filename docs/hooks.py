@@ -1,0 +1,60 @@
+"""Pages that are generated from the code when the documentation is built: elements and command line."""
+
+import dataclasses
+import subprocess
+import sys
+
+from backaction.elements import ELEMENTS
+
+
+def _table(cls):
+    rows = ["| field | unit | allowed | default | meaning |", "|---|---|---|---|---|"]
+    for f in dataclasses.fields(cls):
+        m = f.metadata
+        if f.name == "name":
+            continue
+        allowed = ", ".join(m["choices"]) if "choices" in m else ""
+        if "unit" in m:
+            low, high, above = m["minimum"], m["maximum"], m["above"]
+            if above is not None:
+                allowed = f"> {above:g}" if high is None else f"({above:g}, {high:g}]"
+            elif low is not None:
+                allowed = f">= {low:g}" if high is None else f"[{low:g}, {high:g}]"
+        missing = f.default is dataclasses.MISSING
+        default = "**required**" if missing else "" if f.default in (None, ()) else f"`{f.default}`"
+        rows.append(f"| `{f.name}` | {m.get('unit', '')} | {allowed} | {default} | {m.get('doc', '')} |")
+    groups = ["give only one of " + ", ".join(f"`{k}`" for k in g) for g in cls.groups]
+    return "\n".join(rows) + ("\n\n" + "; ".join(groups) + "." if groups else "")
+
+
+def _elements():
+    parts = ["# Elements", "", "Generated from the code. In TOML each is an `[[element]]` with `name` and `kind`.", ""]
+    for kind, cls in ELEMENTS.items():
+        parts += [f"## `{kind}`", "", "```text", (cls.__doc__ or "").strip(), "```", "", _table(cls), ""]
+        if cls.part_type is not None:
+            key = next(f.name for f in dataclasses.fields(cls) if f.metadata.get("parts"))
+            parts += [f"Each entry of `{key}` (`[[element.{key}]]`):", "", _table(cls.part_type), ""]
+    return "\n".join(parts)
+
+
+def _commands():
+    def text(*arguments):
+        done = subprocess.run(
+            [sys.executable, "-m", "backaction", *arguments, "--help"], capture_output=True, text=True, check=True
+        )
+        return done.stdout
+
+    parts = ["# Command line", "", "Exit codes: 0 good; 2 bad input; 3 the model has no such answer; 4 computed, but checks of the",
+             "model against the data failed; 130 interrupted. JSON Schemas are shipped in `backaction/schemas/`.", ""]  # fmt: skip
+    for name in ("list", "show", "state", "spectrum", "analyze", "track", "simulate"):
+        parts += [f"## `backaction {name}`", "", "```text", text(name).strip(), "```", ""]
+    return "\n".join(parts)
+
+
+def on_page_markdown(markdown, page, **_):
+    """Replace the body of the generated pages."""
+    if page.file.src_uri == "elements.md":
+        return _elements()
+    if page.file.src_uri == "command-line.md":
+        return _commands()
+    return markdown
