@@ -25,7 +25,7 @@ lint: $(STAMP)dev                    ## style, docstrings, types, import layers
 	$(BIN)/lint-imports
 
 docs: $(STAMP)docs                   ## the documentation, into site/
-	$(BIN)/python -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 bench: $(STAMP)dev                   ## benchmarks against named peers
 	$(BIN)/python benchmarks/run.py
