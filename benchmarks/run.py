@@ -12,7 +12,7 @@ import scipy.signal
 
 import backaction as ba
 from backaction import steady
-from backaction.records import Calibration
+from backaction.shot_noise import Calibration
 from backaction.simulation import VOLT_DENSITY
 from backaction.tracking import sampled_filter, track
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 import backaction as ba
-from backaction.records import calibrate
+from backaction.shot_noise import calibrate
 from backaction.simulation import reference
 
 experiment = ba.Experiment.load("thomas2021")

@@ -23,8 +23,9 @@ def clean(thomas):
 
 def test_clean_record_spectrum_agrees_with_the_model(thomas):
     """Table I as it is, nothing fitted: goodness of fit over 1.2-1.5 MHz, band power within 0.5 % of the model."""
-    from backaction.records import averaged_spectrum, calibrate, chi_square_p, gamma_normal_scores
+    from backaction.records import averaged_spectrum, chi_square_p, gamma_normal_scores
     from backaction.sampling import discretise
+    from backaction.shot_noise import calibrate
 
     record, shot, dark = records("hybrid_clean")
     calibration = calibrate(record, shot, dark, 0.0, (1.2e6, 1.5e6))
@@ -40,7 +41,7 @@ def test_clean_record_spectrum_agrees_with_the_model(thomas):
 def test_clean_record_innovations(thomas):
     """Table I as it is: variance within 1 % of the prediction and white, p > 0.01."""
     from backaction.consistency import innovation_tests
-    from backaction.records import calibrate
+    from backaction.shot_noise import calibrate
     from backaction.tracking import track
 
     record, shot, dark = records("hybrid_clean")

@@ -25,8 +25,9 @@ from backaction import (
 from backaction.elements import Light
 from backaction.errors import ConventionError, InputError
 from backaction.matrices import rotation_matrix, symplectic
-from backaction.records import Record, calibrate
+from backaction.records import Record
 from backaction.response import cross_spectrum, state_spectrum
+from backaction.shot_noise import calibrate
 from backaction.system import LinearSystem, Mode, Port, sidebands
 
 SPIN = dict(intrinsic_linewidth_hz=1700.0, readout_rate_hz=20e3, tensor_ratio=0.028, occupation=0.8)

@@ -4,7 +4,8 @@ from numpy.testing import assert_allclose
 
 from backaction import Record
 from backaction.errors import InputError
-from backaction.records import averaged_spectrum, calibrate, chi_square_p, gamma_normal_scores
+from backaction.records import averaged_spectrum, chi_square_p, gamma_normal_scores
+from backaction.shot_noise import calibrate
 
 
 def white(density=2.0, size=300_000, rate=1e6, seed=0):

@@ -4,8 +4,8 @@ from numpy.testing import assert_allclose
 
 from backaction import Experiment, Homodyne, Record, SpinOscillator, entanglement
 from backaction.errors import InputError
-from backaction.records import Calibration
 from backaction.response import VACUUM
+from backaction.shot_noise import Calibration
 from backaction.simulation import VOLT_DENSITY, reference, simulate
 from backaction.tracking import load_track, mode_frequencies, sampled_filter, track
 
@@ -158,3 +158,23 @@ def test_one_mode_is_tracked_too():
     found = track(e, made.record, CALIBRATION, "lab", 1)
     error = np.var((found.mean - made.paths)[10_000:], axis=0)
     assert_allclose(error, np.diag(found.covariance), rtol=0.2)
+
+
+def test_front_end_is_part_of_the_model(thomas):
+    """A simulated record behind two low-passes: calibrated, filtered, and the error is the filter's own covariance."""
+    from backaction.shot_noise import calibrate
+
+    corners = (3e6, 4e6)
+    made = simulate(thomas, 0.02, 1e7, seed=3, paths=True, front_end_hz=corners)
+    quiet = Experiment(
+        [SpinOscillator(name="s", larmor_hz=1e6, intrinsic_linewidth_hz=1e3, readout_rate_hz=0.0), Homodyne(name="d")]
+    )
+    shot = simulate(quiet, 0.02, 1e7, seed=4, front_end_hz=corners).record
+    calibration = calibrate(made.record, shot, None, 0.0, (1.2e6, 1.5e6))
+    assert abs(calibration.density / VOLT_DENSITY - 1) < 5 * calibration.relative_sd
+    assert calibration.relative_sd < 0.01
+    found = track(thomas, made.record, calibration, "lab", 1)
+    e = found.innovation[20_000:]
+    assert_allclose(np.var(e), found.innovation_variance_sn, rtol=0.05)
+    error = np.sum(np.var((found.mean - made.paths)[20_000:] @ entanglement.basis(0.84, 28.8)[:2].T, axis=0))
+    assert_allclose(error, entanglement.epr_variance(found.covariance, 0.84, 28.8), rtol=0.25)

@@ -15,9 +15,10 @@ from backaction.experiment import Experiment
 from backaction.files import provenance
 from backaction.inference import Fit
 from backaction.matrices import Array
-from backaction.records import Calibration, Record, Spectrum, averaged_spectrum, calibrate, chi_square_p
+from backaction.records import Record, Spectrum, averaged_spectrum, chi_square_p
 from backaction.results import describe_state, gaussian_state, state_document
 from backaction.sampling import discretise, steady_filter
+from backaction.shot_noise import Calibration, calibrate
 from backaction.state import GaussianState
 from backaction.tracking import Track
 
@@ -167,9 +168,7 @@ def analyze(
     warnings += _dark_conflict(calibration, electronic, experiment)
     say("averaging the spectrum", None)
     measured = averaged_spectrum(record, width).band(*band)
-    fit = inference.fit_spectrum(
-        experiment, measured, calibration, record.sample_rate_hz, record.sampling, lambda text: say(text, None)
-    )
+    fit = inference.fit_spectrum(experiment, measured, calibration, record.digitiser, lambda text: say(text, None))
     warnings += [f"{n} is at a bound of its prior" for n in fit.at_bound]
     warnings += [f"{n} is {fit.pull(n):+.1f} prior sd from its prior mean" for n in fit.names if abs(fit.pull(n)) > 2.5]
     in_unit = calibration if calibration.floor_known else replace(calibration, density=fit.scale * calibration.density)
@@ -304,7 +303,7 @@ def _floor_warning(record: Record, fit: Fit, band: tuple[float, float]) -> list[
     top = min(band[1] + 4 * span, 0.48 * record.sample_rate_hz)
     f = wide.frequency_hz
     outside = ((f > max(band[0] - 4 * span, 2 * wide.resolution_hz)) & (f < band[0])) | ((f > band[1]) & (f < top))
-    model = discretise(fit.experiment.system, record.sample_rate_hz, record.sampling).spectrum(f[outside]) * fit.scale
+    model = discretise(fit.experiment.system, *record.digitiser).spectrum(f[outside]) * fit.scale
     ratio = wide.density[outside] / model
     if not ratio.size or np.max(np.abs(ratio / np.median(ratio) - 1)) < 6 / np.sqrt(wide.averages):
         return []
@@ -376,7 +375,7 @@ def _floor_allows(fit: Fit, measured: Spectrum, calibration: Calibration, record
     noisy = best.with_values({f"{detector.name}.electronic_noise_sn": level})
     system = noisy.system
     index = system.indices(noisy.reported_modes())
-    P = steady_filter(discretise(system, record.sample_rate_hz, record.sampling)).covariance[np.ix_(index, index)]
+    P = steady_filter(discretise(system, *record.digitiser)).covariance[np.ix_(index, index)]
     return extra, float(entanglement.epr(P).variance)
 
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from backaction.matrices import Array
-from backaction.records import Calibration, Record, Spectrum, averaged_spectrum, chi_square_p, gamma_normal_scores
+from backaction.records import Record, Spectrum, averaged_spectrum, chi_square_p, gamma_normal_scores
+from backaction.shot_noise import Calibration
 from backaction.tracking import Track
 
 

@@ -18,8 +18,9 @@ from backaction.derivatives import stepped
 from backaction.errors import InputError, ModelError
 from backaction.experiment import Experiment, Prior, unit_bounds
 from backaction.matrices import Array
-from backaction.records import Calibration, Sampling, Spectrum, chi_square_p, gamma_normal_scores
+from backaction.records import Digitiser, Spectrum, chi_square_p, gamma_normal_scores
 from backaction.sampling import discretise, spectrum_and_slope
+from backaction.shot_noise import Calibration
 
 SCALE = "calibration.scale"
 """The record's shot-noise level relative to its calibration (or, uncalibrated, the fitted floor itself)."""
@@ -93,8 +94,7 @@ def fit_spectrum(
     experiment: Experiment,
     spectrum: Spectrum,
     calibration: Calibration,
-    sample_rate_hz: float,
-    sampling: Sampling,
+    digitiser: Digitiser,
     progress: Callable[[str], None] | None = None,
 ) -> Fit:
     """Fit every field that has a prior, and the scale, to a measured spectrum (density in the record's own unit).
@@ -116,8 +116,8 @@ def fit_spectrum(
 
     def model(theta: Array, slopes: bool) -> tuple[Array, Array]:
         moved = experiment.with_values({n: float(v) for n, v in zip(names, theta, strict=False)}, "fit")
-        sampled = discretise(moved.system, sample_rate_hz, sampling)
-        step = discretise(stepped(moved, names), sample_rate_hz, sampling) if slopes and names else None
+        sampled = discretise(moved.system, *digitiser)
+        step = discretise(stepped(moved, names), *digitiser) if slopes and names else None
         return spectrum_and_slope(sampled, step, f)
 
     first, _ = model(centre, False)
@@ -128,7 +128,7 @@ def fit_spectrum(
         data = data / level
     else:
         level = 1.0
-    start = _scan(experiment, names, centre, width, low, high, data, N, f, sample_rate_hz, sampling, progress)
+    start = _scan(experiment, names, centre, width, low, high, data, N, f, digitiser, progress)
     cache: dict[bytes, tuple[Array, Array]] = {}
     count = 0
 
@@ -241,8 +241,7 @@ def _scan(
     data: Array,
     N: float,
     f: Array,
-    rate: float,
-    sampling: Sampling,
+    digitiser: Digitiser,
     progress: Callable[[str], None] | None,
 ) -> Array:
     """Best point of coordinate scans over +-2.5 widths, on every few bins (each scan is one broadcast call)."""
@@ -256,7 +255,7 @@ def _scan(
     def objective(values: dict[str, Any], thetas: Array) -> Array:
         system = experiment.with_values(values, "fit").build()
         stable = np.all(np.linalg.eigvals(system.A).real < 0, axis=-1)
-        mu = discretise(system, rate, sampling).spectrum(f[thin])
+        mu = discretise(system, *digitiser).spectrum(f[thin])
         good = stable & np.all(mu > 0, axis=-1)
         r = np.where(good[..., None], data[thin] / np.where(mu > 0, mu, 1.0), 1.0)
         prior = np.sum(((thetas - centre) / width) ** 2, axis=-1)

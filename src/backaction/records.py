@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -13,6 +13,14 @@ from backaction.matrices import Array
 
 Sampling = Literal["average", "instantaneous"]
 _SEGMENT = 1 << 22
+
+
+class Digitiser(NamedTuple):
+    """How a current becomes samples: rate, sampling rule, low-passes before it."""
+
+    sample_rate_hz: float
+    sampling: Sampling = "average"
+    front_end_hz: tuple[float, ...] = ()
 
 
 @runtime_checkable
@@ -46,6 +54,9 @@ class Record:
     sampling
         `average`: each sample is the mean of the current over its interval; `instantaneous`: its value at the end
         of the interval (white noise then limited to the interval's bandwidth).
+    front_end_hz
+        Corner frequencies of the first-order low-passes between detector and digitiser (anti-alias filter, lock-in);
+        they belong to the model of the record: its noise is not white, its signal is delayed.
     scale, offset
         value = scale * sample + offset, in `unit`.
     gaps
@@ -59,6 +70,7 @@ class Record:
     scale: float = 1.0
     offset: float = 0.0
     start_s: float = 0.0
+    front_end_hz: tuple[float, ...] = ()
     gaps: tuple[tuple[int, int], ...] = ()
     name: str = "record"
     metadata: Mapping[str, Any] = field(default_factory=dict)
@@ -73,6 +85,8 @@ class Record:
             raise InputError(f"{self.name}: sample rate {self.sample_rate_hz} Hz: must be > 0")
         if self.sampling not in ("average", "instantaneous"):
             raise InputError(f"{self.name}: sampling = {self.sampling!r}: must be 'average' or 'instantaneous'")
+        if not all(np.isfinite(f) and f > 0 for f in self.front_end_hz):
+            raise InputError(f"{self.name}: front_end_hz = {self.front_end_hz}: corner frequencies must be > 0")
         if not (np.isfinite(self.scale) and self.scale != 0 and np.isfinite(self.offset)):
             raise InputError(f"{self.name}: scale {self.scale} and offset {self.offset}: must be finite, scale not 0")
 
@@ -85,6 +99,11 @@ class Record:
     def shots(self) -> int:
         """Number of repeated runs."""
         return int(self.source.shape[0]) if len(self.source.shape) == 2 else 1
+
+    @property
+    def digitiser(self) -> Digitiser:
+        """How the current became samples."""
+        return Digitiser(self.sample_rate_hz, self.sampling, self.front_end_hz)
 
     @property
     def duration_s(self) -> float:
@@ -152,23 +171,6 @@ class Spectrum:
         return replace(self, density=self.density * factor, unit=unit)
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """What 1 shot-noise unit is for a record: its two-sided density, with relative error; and the dark level.
-
-    `floor_known` is False where no shot record was given: then `density` is 1 unit^2/Hz by name only.
-    """
-
-    density: float
-    relative_sd: float
-    unit: str
-    dark_sn: float | None = None
-    dark_sd_sn: float | None = None
-    flat_p: float | None = None
-    floor_known: bool = True
-    warnings: tuple[str, ...] = ()
-
-
 def averaged_spectrum(record: Record, resolution_hz: float, taper: float = 0.1) -> Spectrum:
     """Periodograms of long tapered pieces, averaged over pieces and over neighbouring frequencies.
 
@@ -217,62 +219,6 @@ def averaged_spectrum(record: Record, resolution_hz: float, taper: float = 0.1) 
     return Spectrum(centres, density, averages, resolution_hz, f"{record.unit}^2/Hz")
 
 
-def calibrate(
-    record: Record, shot: Record | None, dark: Record | None, electronic_sn: float, band_hz: tuple[float, float]
-) -> Calibration:
-    """1 SN = (shot - dark) in the record's own unit, with the statistical error of the two levels.
-
-    Levels are taken over the whole spectrum where the shot record is flat, else over `band_hz` alone. The dark is
-    never subtracted from the record. Without a dark record 1 SN = shot/(1 + `electronic_sn`), the experiment's own
-    electronic noise; without a shot record the record keeps its own unit.
-    """
-    if shot is None:
-        return Calibration(1.0, np.inf, record.unit, floor_known=False)
-    for other, word in ((shot, "shot"), (dark, "dark")):
-        if other is None:
-            continue
-        if other.sample_rate_hz != record.sample_rate_hz:
-            raise InputError(
-                f"{word} record {other.name}: sample rate {other.sample_rate_hz:g} Hz, the record has "
-                f"{record.sample_rate_hz:g} Hz: they must be taken alike"
-            )
-        if other.unit != record.unit:
-            raise InputError(f"{word} record {other.name}: unit {other.unit}, the record has {record.unit}")
-    notes: list[str] = []
-    spectra = {}
-    for key, other in (("shot", shot), ("dark", dark)):
-        if other is None:
-            continue
-        wide = max(record.sample_rate_hz / 400, 40 / other.duration_s)
-        spectra[key] = averaged_spectrum(other, wide)
-    s = spectra["shot"]
-    flat_p = _flat_p(s)
-    use = s
-    if flat_p < 1e-3:
-        use = s.band(*band_hz)
-        notes.append(
-            f"the shot-noise record is not flat (p = {flat_p:.1g}); its level is taken within {_band(band_hz)}"
-        )
-    level = float(np.mean(use.density))
-    variance = level**2 / (use.averages * use.density.size)
-    dark_level = dark_sd = 0.0
-    if "dark" in spectra:
-        d = spectra["dark"] if flat_p >= 1e-3 else spectra["dark"].band(*band_hz)
-        dark_level = float(np.mean(d.density))
-        dark_sd = dark_level / np.sqrt(d.averages * d.density.size)
-        density = level - dark_level
-        variance += dark_sd**2
-    else:
-        density = level / (1 + electronic_sn)
-        notes.append("no dark record: 1 SN = shot/(1 + electronic_noise_sn of the experiment)")
-    if density <= 0:
-        raise InputError(f"shot record {shot.name}: not above the dark record; were they exchanged?")
-    sd = float(np.sqrt(variance)) / density
-    if dark is None:
-        return Calibration(density, sd, record.unit, flat_p=flat_p, warnings=tuple(notes))
-    return Calibration(density, sd, record.unit, dark_level / density, dark_sd / density, flat_p, True, tuple(notes))
-
-
 def gamma_normal_scores(ratio: Array, averages: float) -> Array:
     """Standard-normal scores of measured/expected ratios that are Gamma(N, 1/N) under the model."""
     from scipy import stats
@@ -296,11 +242,6 @@ def chi_square_p(scores: Array, fitted: int = 0) -> float:
     return float(stats.chi2.sf(np.sum(scores**2), max(1, scores.size - fitted)))
 
 
-def _flat_p(spectrum: Spectrum) -> float:
-    ratio = spectrum.density / np.mean(spectrum.density)
-    return chi_square_p(gamma_normal_scores(ratio, spectrum.averages), 1)
-
-
 def _contiguous(values: Array, least: int) -> list[Array]:
     good = np.isfinite(values)
     if np.all(good):
@@ -316,7 +257,3 @@ def _tukey(size: int, fraction: float) -> Array:
         rise = 0.5 * (1 - np.cos(np.pi * (np.arange(edge) + 0.5) / edge))
         w[:edge], w[-edge:] = rise, rise[::-1]
     return w
-
-
-def _band(band_hz: tuple[float, float]) -> str:
-    return f"{band_hz[0]:g}..{band_hz[1]:g} Hz"

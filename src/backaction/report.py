@@ -78,7 +78,7 @@ def spectrum_figure(analysis: Analysis) -> Any:
     f = np.linspace(*analysis.band_hz, 1500)
     f = np.union1d(f, analysis.measured.frequency_hz) if analysis.measured.density.size < 4000 else f
     record, fit = analysis.record, analysis.fit
-    budget = sampled_budget(fit.experiment.system, record.sample_rate_hz, record.sampling, f)
+    budget = sampled_budget(fit.experiment.system, record.digitiser, f)
     unit = shot_units(analysis.calibration, fit)
     name = "shot noise" if analysis.calibration.floor_known else "fitted floor"
     scale = fit.scale if analysis.calibration.floor_known else 1.0

@@ -9,17 +9,19 @@ y_k = C x((k+1) h) + (1/h) int D w dt: the signal at the end of the interval, wh
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from backaction.constants import TWO_PI
 from backaction.errors import ModelError
 from backaction.matrices import Array, join, solve_right, symmetric, transpose
-from backaction.records import Sampling
+from backaction.records import Digitiser, Sampling
 from backaction.response import VACUUM, Budget
 from backaction.steady import expm
-from backaction.system import LinearSystem
+from backaction.system import LinearSystem, Mode, Port
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,13 +65,44 @@ class SteadyFilter:
         return float(-self.model.interval_s / np.log(radius)) if radius < 1 else float("inf")
 
 
-def discretise(system: LinearSystem, sample_rate_hz: float, sampling: Sampling = "average") -> SampledModel:
+def lowpassed(system: LinearSystem, corner_hz: float) -> LinearSystem:
+    """The detected currents through a first-order low-pass: dz = w_c (y - z), z instead of y; one classical mode more."""
+    d = system.detected()
+    n, q = d.A.shape[-1], d.C.shape[-2]
+    rate = TWO_PI * corner_hz
+    root = np.sqrt(rate)  # the state is z/sqrt(w_c): of order one
+    shape = d.batch_shape
+    A = np.zeros((*shape, n + q, n + q), dtype=np.result_type(d.A, d.C))
+    A[..., :n, :n], A[..., n:, :n], A[..., n:, n:] = d.A, root * d.C, -rate * np.eye(q)
+    C = np.concatenate([np.zeros((q, n)), root * np.eye(q)], axis=-1)
+    name = f"front end {1 + sum(m.name.startswith('front end') for m in d.modes)}"
+    modes = (*d.modes, Mode(name, "classical", q))
+    return replace(d, A=A, B=join([d.B, root * d.D], -2), C=C, D=0.0 * d.D, modes=modes)
+
+
+def front_end_response(digitiser: Digitiser, frequency_hz: Any) -> Array:
+    """Density of white noise of density 1 after the front end and the digitiser, shape (f,)."""
+    port, current = Port("white", "classical", 1), Port("current", "current", 1)
+    empty = np.zeros((0, 0))
+    white = LinearSystem(
+        empty, np.zeros((0, 1)), np.zeros((1, 0)), np.eye(1), VACUUM * np.eye(1), (), (port,), (current,)
+    )
+    return discretise(white, *digitiser).spectrum(frequency_hz)
+
+
+def discretise(
+    system: LinearSystem, sample_rate_hz: float, sampling: Sampling = "average", front_end_hz: Sequence[float] = ()
+) -> SampledModel:
     """Exact sampled model, broadcasting, analytic in the system's matrices (complex steps pass through).
+
+    `front_end_hz` are first-order low-passes before the digitiser, which become classical states after the system's own.
 
     The joint noise covariance int_0^h e^{As} G e^{A^T s} ds of state and integrated current is built on a short step by
     Van Loan's block exponential and doubled up to h, which stays accurate for stiff systems.
     """
     d = system.detected()
+    for corner in front_end_hz:
+        d = lowpassed(d, corner)
     n, q = d.A.shape[-1], d.C.shape[-2]
     h = 1.0 / sample_rate_hz
     shape = d.batch_shape
@@ -133,14 +166,14 @@ def spectrum_and_slope(model: SampledModel, step: SampledModel | None, frequency
     return value * model.interval_s / VACUUM, tangent * model.interval_s / VACUUM
 
 
-def sampled_budget(system: LinearSystem, sample_rate_hz: float, sampling: Sampling, frequency_hz: Any) -> Budget:
+def sampled_budget(system: LinearSystem, digitiser: Digitiser, frequency_hz: Any) -> Budget:
     """The spectrum of the sampled current by source, as `response.budget` but with the digitiser included."""
     sources = {}
     for port in system.inputs:
         only = {p.name: np.zeros((p.size, p.size)) for p in system.inputs if p.name != port.name}
-        model = discretise(system.with_noise(only), sample_rate_hz, sampling)
+        model = discretise(system.with_noise(only), *digitiser)
         sources[port.name] = model.spectrum(frequency_hz)
-    total = discretise(system, sample_rate_hz, sampling).spectrum(frequency_hz)
+    total = discretise(system, *digitiser).spectrum(frequency_hz)
     return Budget(np.asarray(frequency_hz, dtype=float), total, sources, system.currents[0])
 
 

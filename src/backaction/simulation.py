@@ -12,7 +12,7 @@ from backaction.experiment import Experiment
 from backaction.matrices import Array
 from backaction.records import Record, Sampling
 from backaction.response import VACUUM
-from backaction.sampling import discretise, scan
+from backaction.sampling import discretise, lowpassed, scan
 
 VOLT_DENSITY = 2.0e-10
 """Two-sided density, V^2/Hz, that one shot-noise unit has in simulated records."""
@@ -35,6 +35,7 @@ def simulate(
     seed: int,
     sampling: Sampling = "average",
     paths: bool = False,
+    front_end_hz: tuple[float, ...] = (),
 ) -> Simulation:
     """Draw a record from the exact sampled model, started in the unconditional steady state.
 
@@ -51,6 +52,8 @@ def simulate(
     system = experiment.system
     if len(system.currents) != 1:
         raise InputError(f"{experiment.name}: simulate needs exactly one detected current, has {list(system.currents)}")
+    for corner in front_end_hz:
+        system = lowpassed(system, corner)
     model = discretise(system, sample_rate_hz, sampling)
     n = model.F.shape[-1]
     rng = np.random.default_rng(seed)
@@ -71,7 +74,8 @@ def simulate(
             track[start : start + count] = ends[:, index]
     volts = np.sqrt(VOLT_DENSITY / VACUUM)
     metadata = {"seed": seed, "experiment": experiment.name}
-    record = Record(y * volts, sample_rate_hz, sampling, "V", name=f"{experiment.name} (simulated)", metadata=metadata)
+    name = f"{experiment.name} (simulated)"
+    record = Record(y * volts, sample_rate_hz, sampling, "V", front_end_hz=front_end_hz, name=name, metadata=metadata)
     return Simulation(record, experiment.reported_modes(), track, seed)
 
 

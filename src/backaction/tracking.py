@@ -20,9 +20,10 @@ from backaction.errors import InputError
 from backaction.experiment import Experiment
 from backaction.files import replacing
 from backaction.matrices import Array
-from backaction.records import Calibration, Record
+from backaction.records import Record
 from backaction.response import VACUUM
 from backaction.sampling import SteadyFilter, discretise, scan, steady_filter
+from backaction.shot_noise import Calibration
 from backaction.state import GaussianState
 from backaction.system import LinearSystem
 
@@ -97,7 +98,7 @@ def sampled_filter(system: LinearSystem, record: Record) -> SteadyFilter:
         raise InputError(f"{record.name}: complex (demodulated) records cannot be tracked yet; give the raw current")
     if len(system.currents) != 1:
         raise InputError(f"tracking needs exactly one detected current, the experiment has {list(system.currents)}")
-    return steady_filter(discretise(system, record.sample_rate_hz, record.sampling))
+    return steady_filter(discretise(system, *record.digitiser))
 
 
 def mode_frequencies(system: LinearSystem, modes: tuple[str, ...]) -> Array:
@@ -156,7 +157,7 @@ def track(
     level = mean_level(record)
     means: list[Array] = []
     innovation = np.empty(record.size, dtype=np.float32)
-    x = np.zeros(system.A.shape[-1])
+    x = np.zeros(steady.model.F.shape[-1])
     for start, values in record.chunks(_CHUNK):
         wanted = np.arange(-(-(start + 1) // step) * step, start + len(values) + 1, step) - start
         e, states, x = kernel.run((values - level) * gain, x, wanted)

@@ -99,7 +99,7 @@ def track(
 
     from backaction import consistency
     from backaction.files import to_json
-    from backaction.records import calibrate
+    from backaction.shot_noise import calibrate
     from backaction.tracking import track as run
 
     if frame not in ("lab", "rotating"):

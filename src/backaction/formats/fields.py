@@ -52,10 +52,13 @@ def to_record(source: Any, attributes: Mapping[str, Any], given: Mapping[str, An
                 values[key] = float(found[key])
             except (TypeError, ValueError):
                 raise InputError(f"{name}: {key} = {found[key]!r}: expected a number") from None
+    front_end = given.get("front_end_hz", attributes.get("front_end_hz"))
+    if front_end is not None:
+        values["front_end_hz"] = tuple(float(f) for f in np.atleast_1d(front_end))
     gaps = attributes.get("gaps")
     if gaps is not None:
         values["gaps"] = tuple((int(a), int(b)) for a, b in np.asarray(gaps).reshape(-1, 2))
-    known = {w for words in _WORDS.values() for w in words} | {"gaps"}
+    known = {w for words in _WORDS.values() for w in words} | {"gaps", "front_end_hz"}
     values["metadata"] = {k: v for k, v in attributes.items() if k not in known}
     return Record(source, name=name, **values)
 
