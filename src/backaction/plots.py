@@ -11,7 +11,20 @@ from backaction.matrices import Array
 from backaction.records import Spectrum
 from backaction.response import Budget
 
-COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#BBBBBB", "#332288", "#DDCC77", "#117733")
+COLOURS = (
+    "#4477AA",
+    "#EE6677",
+    "#228833",
+    "#CCBB44",
+    "#66CCEE",
+    "#AA3377",
+    "#BBBBBB",
+    "#332288",
+    "#DDCC77",
+    "#117733",
+    "#882255",
+    "#999933",
+)
 """A palette that survives colour-blindness (Tol)."""
 
 

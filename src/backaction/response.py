@@ -8,7 +8,7 @@ Spectra are symmetrised and two-sided; spectra of currents are in shot-noise uni
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,6 +55,64 @@ class Budget:
         f = self.frequency_hz
         span = f"{f.size} frequencies {f.min():g}..{f.max():g} Hz"
         return f"Budget of '{self.current}' at {span} from {len(self.sources)} sources"
+
+
+@dataclass(frozen=True, eq=False)
+class Response:
+    """Transfer functions and input densities on a frequency axis only: what is measured, or has no state space.
+
+    `transfer` (f, p, m) from inputs to the named outputs, `density` (f, m, m) of the inputs (vacuum 1/2). Quadratures
+    of modes may be outputs too. `added` collects further noise (f, p, p) at the outputs, uncorrelated with the inputs.
+    """
+
+    frequency_hz: Array
+    transfer: Array
+    density: Array
+    outputs: tuple[str, ...]
+    added: Array | float = 0.0
+    signal_covariance: Array | None = None
+
+    @classmethod
+    def from_system(cls, system: LinearSystem, frequency_hz: Any, modes: Sequence[str] = ()) -> Response:
+        """The response of the quadratures of `modes`, then of the detected currents."""
+        f = _axis(frequency_hz)
+        index = system.indices(modes)
+        d = system.detected()
+        C = np.concatenate([np.eye(system.A.shape[-1])[index], d.C], axis=-2)
+        D = np.concatenate([np.zeros((len(index), system.B.shape[-1])), d.D], axis=-2)
+        H = resolvent_rows(system.A, C, -2j * np.pi * f) @ system.B + D
+        names = [f"{q} {m}" for m in modes for q in ("X", "P")]
+        from backaction.steady import unconditional
+
+        V = unconditional(system)[np.ix_(index, index)]
+        return cls(f, H, np.broadcast_to(system.S, (f.size, *system.S.shape)), (*names, *d.currents), 0.0, V)
+
+    def spectrum(self) -> Array:
+        """H S H^dagger plus what was added, shape (f, p, p), vacuum 1/2."""
+        return self.transfer @ self.density @ np.conj(np.swapaxes(self.transfer, -1, -2)) + self.added
+
+    def with_noise(self, output: str, density_sn: Any) -> Response:
+        """The same with noise of `density_sn` (f,) added at one output: electronics, a measured excess, a residual."""
+        if output not in self.outputs:
+            raise InputError(f"no output '{output}'; here: {', '.join(self.outputs)}")
+        k = self.outputs.index(output)
+        extra = np.zeros((self.frequency_hz.size, len(self.outputs), len(self.outputs)), dtype=complex)
+        extra[:, k, k] = VACUUM * np.broadcast_to(np.asarray(density_sn, dtype=float), self.frequency_hz.shape)
+        return replace(self, added=self.added + extra)
+
+    def with_current(self, output: str, density_sn: Any) -> Response:
+        """The same with the *total* density of one output replaced by a measured one, its cross-spectra kept."""
+        k = self.outputs.index(output) if output in self.outputs else -1
+        if k < 0:
+            raise InputError(f"no output '{output}'; here: {', '.join(self.outputs)}")
+        own = self.spectrum()[:, k, k].real / VACUUM
+        return self.with_noise(output, np.asarray(density_sn, dtype=float) - own)
+
+    def covariance(self) -> Array:
+        """Covariance of the mode quadratures among the outputs."""
+        if self.signal_covariance is None:
+            raise InputError("this Response does not know the covariance of its signals")
+        return self.signal_covariance
 
 
 def resolvent_rows(A: Array, C: Array, s: Array) -> Array:

@@ -25,6 +25,7 @@ from backaction.response import VACUUM
 from backaction.sampling import SteadyFilter, discretise, scan, steady_filter
 from backaction.shot_noise import Calibration
 from backaction.state import GaussianState
+from backaction.steady import unconditional
 from backaction.system import LinearSystem
 
 FrameName = Literal["lab", "rotating"]
@@ -279,3 +280,32 @@ def _rotate(mean: Array, times: Array, rotation: tuple[float, ...]) -> Array:
         z = (mean[:, 2 * k] + 1j * mean[:, 2 * k + 1]) * np.exp(1j * phase)
         out[:, 2 * k], out[:, 2 * k + 1] = z.real, z.imag
     return out
+
+
+def growing(
+    experiment: Experiment, record: Record, calibration: Calibration, rotation_hz: float
+) -> tuple[Array, Array, Array]:
+    """Conditional state while a record grows from nothing: the exact time-varying filter from the unconditional state.
+
+    Returns times (T,), means (T, 2k) rotated by the sign of each mode's frequency times `rotation_hz`, and lab-frame
+    covariances (T, 2k, 2k) of the reported modes. A plain loop, for short records.
+    """
+    system = experiment.system
+    index = system.indices(experiment.reported_modes())
+    m = discretise(system, *record.digitiser)
+    n = m.F.shape[-1]
+    P = np.zeros((n, n))
+    size = system.A.shape[-1]
+    P[:size, :size] = unconditional(system)
+    x = np.zeros(n)
+    means, covariances = [], []
+    for y in record.values() * np.sqrt(VACUUM / calibration.density):
+        S = m.H @ P @ m.H.T + m.R
+        K = (m.F @ P @ m.H.T + m.N) / S
+        x = m.F @ x + K[:, 0] * (y - (m.H @ x)[0])
+        P = m.F @ P @ m.F.T + m.Q - K @ S @ K.T
+        means.append(x[index])
+        covariances.append(P[np.ix_(index, index)])
+    times = record.start_s + np.arange(1, record.size + 1) / record.sample_rate_hz
+    signs = np.sign(mode_frequencies(system, experiment.reported_modes()))
+    return times, _rotate(np.array(means), times, tuple(signs * rotation_hz)), np.array(covariances)
