@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+from pathlib import Path
 
 from backaction.elements import ELEMENTS
 
@@ -46,13 +47,51 @@ def _commands():
 
     parts = ["# Command line", "", "Exit codes: 0 good; 2 bad input; 3 the model has no such answer; 4 computed, but checks of the",
              "model against the data failed; 130 interrupted. JSON Schemas are shipped in `backaction/schemas/`.", ""]  # fmt: skip
-    for name in ("list", "show", "state", "spectrum", "analyze", "track", "simulate"):
+    for name in ("list", "show", "state", "spectrum", "analyze", "track", "simulate", "reproduce"):
         parts += [f"## `backaction {name}`", "", "```text", text(name).strip(), "```", ""]
+    return "\n".join(parts)
+
+
+def on_pre_build(config, **_):
+    """Draw the figures of every paper beside its page."""
+    from backaction.papers import KEYS, paper
+
+    for key in KEYS:
+        chosen = paper(key)
+        folder = Path(config["docs_dir"]) / "papers" / key
+        folder.mkdir(parents=True, exist_ok=True)
+        context = chosen.context()
+        for name, make in chosen.figures.items():
+            make(context).savefig(folder / f"{name}.png", dpi=110)
+
+
+def _paper(key):
+    from backaction.papers import paper, run
+    from backaction.papers.frame import table
+
+    chosen = paper(key)
+    context = chosen.context()
+    parts = [f"# {key}", "", chosen.reference, "", chosen.intro, "", "## Claims", "",
+             "Errors in parentheses are half a unit of the last printed digit; no value is tuned to agree.", "",
+             table(run(chosen)), ""]  # fmt: skip
+    for title, make in chosen.sections.items():
+        parts += [f"## {title}", "", (make.__doc__ or "").strip(), "", make(context), ""]
+    parts += ["## Figures", ""]
+    for name, make in chosen.figures.items():
+        parts += [f"### {name}", "", f"![{name}]({key}/{name}.png)", "", (make.__doc__ or "").strip(), ""]
+    parts += ["## Each number in Python", "", "```python", "from backaction.papers import paper, run", "",
+              f'thomas = paper("{key}")', "context = thomas.context()", "",
+              'print(run(thomas, "vc")[0])                 # one claim, judged', "",
+              "for claim in thomas.claims:                  # every number, by the function that computes it",
+              "    print(claim.id, claim.compute(context))", "",
+              'figure = thomas.figures["fig3b"](context)    # a matplotlib figure', "```", ""]  # fmt: skip
     return "\n".join(parts)
 
 
 def on_page_markdown(markdown, page, **_):
     """Replace the body of the generated pages."""
+    if page.file.src_uri.startswith("papers/"):
+        return _paper(Path(page.file.src_uri).stem)
     if page.file.src_uri == "elements.md":
         return _elements()
     if page.file.src_uri == "command-line.md":

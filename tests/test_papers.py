@@ -13,7 +13,12 @@ from backaction.papers import KEYS, paper, run
 from backaction.papers.frame import Claim, judge
 from backaction.papers.thomas2021.context import LIGHT, THERMAL, Thomas, ideal
 from backaction.papers.thomas2021.models import (
-    TwoOscillators, hybrid_ideal, hybrid_rwa, single_corrected, single_printed, single_rwa,
+    TwoOscillators,
+    hybrid_ideal,
+    hybrid_rwa,
+    single_corrected,
+    single_printed,
+    single_rwa,
 )  # fmt: skip
 
 

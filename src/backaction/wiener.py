@@ -171,8 +171,8 @@ def anticausal(system: LinearSystem, modes: tuple[str, ...]) -> Array:
     """Covariance left by the anti-causal Wiener filter: the *future* record with the unconditional state as prior.
 
     (J + V_u^-1)^-1 with J the effect operator's information. It is neither the state's conditional covariance (the past
-    record) nor the effect operator (the future record alone, flat prior): it is what an estimate of Q(t) made only from later data
-    reaches when the steady statistics are known.
+    record) nor the effect operator (the future record alone, flat prior): it is what an estimate of Q(t) made only
+    from later data reaches when the steady statistics are known.
     """
     index = system.indices(modes)
     J = np.linalg.inv(steady.effect(system)) + np.linalg.inv(steady.unconditional(system))

@@ -48,6 +48,10 @@ def reproduce(
         put(f"{c.id:<{width}}  {printed:<24} {show(o.computed):<20} {o.agreement:6.1f} errors  {o.verdict}")
         if claim is not None:
             put("\n".join(x for x in (f"  {c.text} ({c.where})", f"  {c.note}" if c.note else "") if x))
+    if claim is None:
+        context = chosen.context()
+        for title, make in chosen.sections.items():
+            put(f"\n{title}\n" + make(context))
     counts = {v: sum(o.verdict.startswith(v) for o in outcomes) for v in ("reproduces", "differs", "not determined")}
     put("\n" + ", ".join(f"{n} {v}" for v, n in counts.items()))
 

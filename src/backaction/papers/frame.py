@@ -13,7 +13,7 @@ The error is the printed one, or half a unit of the last printed digit.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -72,13 +72,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Paper:
-    """A paper: its reference, its claims, its figures (name -> function of the context), and the maker of the context."""
+    """A paper: reference, claims, figures and further tables (name -> function of the context), and the context's maker."""
 
     key: str
     reference: str
     context: Callable[[], Any]
     claims: tuple[Claim, ...]
     figures: dict[str, Callable[[Any], Any]]
+    sections: dict[str, Callable[[Any], str]] = field(default_factory=dict)
     intro: str = ""
 
 

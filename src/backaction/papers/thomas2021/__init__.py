@@ -4,6 +4,7 @@ from backaction.papers.frame import Paper
 from backaction.papers.thomas2021.claims import CLAIMS
 from backaction.papers.thomas2021.context import Thomas
 from backaction.papers.thomas2021.figures import FIGURES
+from backaction.papers.thomas2021.sections import SECTIONS
 
 PAPER = Paper(
     key="thomas2021",
@@ -12,7 +13,8 @@ PAPER = Paper(
     context=Thomas,
     claims=CLAIMS,
     figures=dict(FIGURES),
+    sections=dict(SECTIONS),
     intro="Computed from Table I as printed: phi = 180 degrees, |omega_S| - omega_M,eff = -gamma_M/2, g = g_0 sqrt(N) as "
-    "the paper's g. Where the text leaves something open, the range over it is shown. Figs. 5, 6 and 12 need calibration and "
-    "inference and are not here.",
+    "the paper's g. Where the text leaves something open, the range over it is shown. Figs. 5, 6 and 12 need calibration "
+    "and inference and are not here.",
 )
