@@ -45,9 +45,8 @@ def document(experiment: Experiment) -> dict[str, Any]:
 def _cavity(e: OptomechanicalCavity) -> dict[str, Any]:
     f, gamma = (float(v) for v in e.effective_mechanics())
     (ci, si), (co, so) = e.carrier_phases()
-    kappa, delta, g = float(e.cavity_linewidth_hz), float(e.detuning_hz), float(e.coupling()) / (2 * np.pi)
-    upper, lower = (1 / np.hypot(1, 2 * (s * f + delta) / kappa) for s in (1, -1))
-    readout = 2 * g**2 / kappa * (upper + lower) ** 2
+    kappa, g = float(e.cavity_linewidth_hz), float(e.coupling()) / (2 * np.pi)
+    readout, asymmetry = (float(v) for v in e.readout())
     n, gamma0 = float(_occupation(e)), float(e.mechanical_linewidth_hz)
     photons = e.intracavity_photons()
     return {
@@ -55,7 +54,7 @@ def _cavity(e: OptomechanicalCavity) -> dict[str, Any]:
         "optical_spring_hz": f - float(e.mechanical_hz),
         "effective_linewidth_hz": gamma,
         "readout_rate_hz": readout,
-        "sideband_asymmetry": float((upper - lower) / (upper + lower)),
+        "sideband_asymmetry": asymmetry,
         "bath_occupation": n,
         "psi_in_deg": float(np.degrees(np.arctan2(si, ci))),
         "carrier_out_deg": float(np.degrees(np.arctan2(so, co))),

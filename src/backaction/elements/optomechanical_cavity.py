@@ -179,6 +179,17 @@ class OptomechanicalCavity(Element):
             u, v, p, q = u - step[..., 0], v - step[..., 1], p - step[..., 2], q - step[..., 3]
         return np.sqrt(v) * scale, u * scale
 
+    def readout(self) -> tuple[Any, Any]:
+        """(Gamma_M / 2 pi in Hz, zeta_M): Gamma_M = (2 g^2/kappa)(|L+| + |L-|)^2, zeta_M = (|L+| - |L-|)/(|L+| + |L-|).
+
+        L+- = (kappa/2)/(kappa/2 - i(Delta +- omega_M,eff)), g textbook; Thomas 2021 (B32), where 4 g_paper^2 = 2 g^2.
+        """
+        f, _ = self.effective_mechanics()
+        kappa = np.asarray(self.cavity_linewidth_hz) * 1.0
+        delta, g = np.asarray(self.detuning_hz) * 1.0, self.coupling() / TWO_PI
+        up, down = (1 / np.sqrt(1 + (2 * (s * f + delta) / kappa) ** 2) for s in (1, -1))
+        return 2 * g**2 / kappa * (up + down) ** 2, (up - down) / (up + down)
+
     def carrier_phases(self) -> tuple[Pair, Pair]:
         """(cos, sin) of psi_in (input to intracavity) and of the outgoing carrier relative to the incoming one."""
         rates = self.port_rates()

@@ -113,14 +113,13 @@ class Thomas:
         """Derived quantities of the membrane: gamma_M, shift, Gamma_M, zeta_M, cooperativities."""
         e: Any = self.resonant.element("membrane")
         f, gamma = (float(x) for x in e.effective_mechanics())
-        kappa, delta, g = e.cavity_linewidth_hz, e.detuning_hz, float(e.coupling()) / (2 * np.pi)
-        up, down = (1 / np.hypot(1, 2 * (s * f + delta) / kappa) for s in (1, -1))
-        rate = 2 * g**2 / kappa * (up + down) ** 2
+        kappa, g = float(e.cavity_linewidth_hz), float(e.coupling()) / (2 * np.pi)
+        rate, zeta = (float(x) for x in e.readout())
         n, gamma0 = e.bath_occupation, e.mechanical_linewidth_hz
         return {
-            "frequency": f, "shift": f - e.mechanical_hz, "gamma": gamma, "rate": float(rate),
-            "zeta": float((up - down) / (up + down)), "table_cooperativity": 2 * g**2 / (kappa * gamma0 * n),
-            "cooperativity": float(rate / (gamma0 * (2 * n + 1))),
+            "frequency": f, "shift": f - e.mechanical_hz, "gamma": gamma, "rate": rate,
+            "zeta": zeta, "table_cooperativity": 2 * g**2 / (kappa * gamma0 * n),
+            "cooperativity": rate / (gamma0 * (2 * n + 1)),
         }  # fmt: skip
 
     def ratio(self, element: str) -> float:
