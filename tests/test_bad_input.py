@@ -87,7 +87,7 @@ EXPERIMENTS = {
     "singular loop": (
         SPIN + '[[element]]\nname = "b"\nkind = "beam_splitter"\ntransmission = 1.0\n' + DETECTOR
         + '[[connection]]\nfrom = "b.out2"\nto = "b.in2"\n', 3, "singular algebraic loop"),
-    "structural damping": ('[[element]]\nname = "o"\nkind = "oscillator"\nfrequency_hz = 1e3\nintrinsic_linewidth_hz = 1.0\ngain = 1.0\ndamping = "structural"\n' + DETECTOR, 3, "no state-space form"),
+    "structural damping": ('[[element]]\nname = "o"\nkind = "oscillator"\nfrequency_hz = 1e3\nintrinsic_linewidth_hz = 1.0\noccupation = 1.0\ngain = 1.0\ndamping = "structural"\n' + DETECTOR, 3, "no state-space form"),
     "unstable and unseen": (GOOD.replace("-0.7e6", "0.7e6").replace(DETECTOR, ""), 3, "unstable: mode 'membrane'"),
 }  # fmt: skip
 

@@ -97,7 +97,9 @@ def test_fourier_kernel_is_exp_plus_i_omega_t():
 
 
 def test_time_derivative_is_minus_i_omega():
-    system = Oscillator(name="o", frequency_hz=1.0, intrinsic_linewidth_hz=0.1, readout_rate_hz=1.0).build()
+    system = Oscillator(
+        name="o", frequency_hz=1.0, intrinsic_linewidth_hz=0.1, occupation=0.0, readout_rate_hz=1.0
+    ).build()
     f = 0.7
     W = 2 * np.pi * f
     G = np.linalg.solve(-1j * W * np.eye(2) - system.A, system.B)
@@ -178,7 +180,9 @@ def test_electronic_noise_comes_from_the_experiment_and_a_conflicting_dark_warns
 
 
 def test_rates_are_cyclic_and_two_pi_enters_once():
-    system = Oscillator(name="o", frequency_hz=100.0, intrinsic_linewidth_hz=4.0, readout_rate_hz=2.0).build()
+    system = Oscillator(
+        name="o", frequency_hz=100.0, intrinsic_linewidth_hz=4.0, occupation=0.0, readout_rate_hz=2.0
+    ).build()
     poles = np.linalg.eigvals(system.A)
     assert_allclose(np.abs(poles), 2 * np.pi * 100.0)
     assert_allclose(system.B[1, 0] ** 2, 2 * 2 * np.pi * 2.0)

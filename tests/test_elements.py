@@ -145,7 +145,9 @@ def test_oscillator_with_gain_has_no_back_action():
 
 
 def test_structural_damping_is_refused_with_the_reason():
-    o = Oscillator(name="o", frequency_hz=62e3, intrinsic_linewidth_hz=1e3, gain=0.01, damping="structural")
+    o = Oscillator(
+        name="o", frequency_hz=62e3, intrinsic_linewidth_hz=1e3, occupation=1.0, gain=0.01, damping="structural"
+    )
     with pytest.raises(ModelError, match="no state-space form"):
         o.build()
 

@@ -253,7 +253,7 @@ def test_batch_carries_nan_where_a_point_has_no_answer(thomas):
 def test_undetected_undamped_mode_has_no_conditional_state():
     from backaction import Homodyne, Loss, Oscillator
 
-    o = Oscillator(name="o", frequency_hz=1e3, intrinsic_linewidth_hz=0.0, readout_rate_hz=1.0)
+    o = Oscillator(name="o", frequency_hz=1e3, intrinsic_linewidth_hz=0.0, occupation=0.0, readout_rate_hz=1.0)
     e = Experiment([o, Loss(name="l", transmission=0.0), Homodyne(name="d")])
     with pytest.raises(ModelError, match="no steady conditional state"):
         steady.conditional(e.system)

@@ -12,7 +12,7 @@ from backaction import consistency, entanglement, inference, steady, tracking
 from backaction.consistency import Line, Test
 from backaction.errors import InputError
 from backaction.experiment import Experiment
-from backaction.files import provenance
+from backaction.files import provenance, to_json
 from backaction.inference import Fit
 from backaction.matrices import Array
 from backaction.records import Record, Spectrum, averaged_spectrum, chi_square_p
@@ -154,6 +154,7 @@ def analyze(
     steady.unconditional(system)
     band = _band(experiment, record)
     tracking.mean_level(record)
+    _alive(record)
     width = resolution_hz or _resolution(experiment, record, band)
     if width > (band[1] - band[0]) / 16:
         raise InputError(
@@ -170,12 +171,18 @@ def analyze(
     measured = averaged_spectrum(record, width).band(*band)
     fit = inference.fit_spectrum(experiment, measured, calibration, record.digitiser, lambda text: say(text, None))
     warnings += [f"{n} is at a bound of its prior" for n in fit.at_bound]
-    warnings += [f"{n} is {fit.pull(n):+.1f} prior sd from its prior mean" for n in fit.names if abs(fit.pull(n)) > 2.5]
+    far = sorted((n for n in fit.names if abs(fit.pull(n)) > 2.5), key=lambda n: -abs(fit.pull(n)))
+    if far:
+        named = ", ".join(f"{n} {fit.pull(n):+.1f}" for n in far[:3])
+        warnings.append(f"{len(far)} fitted values are more than 2.5 prior sd from their prior mean: {named}")
     in_unit = calibration if calibration.floor_known else replace(calibration, density=fit.scale * calibration.density)
     followed = tracking.track(fit.experiment, record, in_unit, "rotating", progress=lambda part: say("filtering", part))
+    facts = {"experiment": to_json(fit.experiment.resolved().to_dict(), None), "record": record.name}
+    followed = replace(followed, provenance=followed.provenance | facts)
     say("testing the innovations", None)
     tests = [_fit_test(fit), *_prior_test(fit), *consistency.innovation_tests(followed, in_unit, band)]
-    innovations = consistency.innovation_spectrum(followed, measured.resolution_hz).band(*band)
+    shortest = 20 * record.sample_rate_hz / consistency.settled(followed).size
+    innovations = consistency.innovation_spectrum(followed, max(measured.resolution_hz, shortest)).band(*band)
     lines = _lines(measured, fit, innovations)
     if lines:
         named = ", ".join(f"{x.frequency_hz / 1e3:.6g} kHz ({x.excess:.3g} x)" for x in lines)
@@ -193,7 +200,7 @@ def analyze(
     if not calibration.floor_known:
         verdict = "no quantum statement: the record has no shot-noise reference, so its scale is a fitted floor"
     else:
-        quantum = _quantum(fit, measured, calibration, record, followed)
+        quantum = _quantum(experiment, fit, measured, calibration, record, followed)
         verdict, entangled = _verdict(quantum, passed, tests, record)
     return Analysis(
         experiment, record, band, calibration, measured, fit, followed, tuple(tests), tuple(lines), innovations, quantum,
@@ -216,6 +223,12 @@ def _band(experiment: Experiment, record: Record) -> tuple[float, float]:
             f"{band[0]:g}..{band[1]:g} Hz of '{experiment.name}' (needs more than {band[1] / 0.48:.6g} Hz)"
         )
     return band
+
+
+def _alive(record: Record) -> None:
+    piece = record.values(0, 1 << 16)
+    if np.ptp(piece) == 0:
+        raise InputError(f"{record.name}: every sample is {piece[0]:g} {record.unit}: nothing was recorded")
 
 
 def _resolution(experiment: Experiment, record: Record, band: tuple[float, float]) -> float:
@@ -241,13 +254,13 @@ def _dark_conflict(calibration: Calibration, electronic: float, experiment: Expe
 
 def _fit_test(fit: Fit) -> Test:
     good = fit.p >= 1e-3
-    words = "consistent with the model" if good else "NOT consistent with the model"
+    phrase = consistency.words(fit.p, "consistent with the model", "NOT consistent with the model")
     return Test(
         "spectrum goodness of fit",
         good,
         fit.band_ratio,
         fit.p,
-        f"the measured spectrum is {words} (p = {fit.p:.2g}; band power {fit.band_ratio:.4f} of the model, "
+        f"the measured spectrum is {phrase} (p = {fit.p:.2g}; band power {fit.band_ratio:.4f} of the model, "
         f"mean ratio of bins {fit.mean_ratio:.4f} +- {fit.mean_ratio_sd:.4f})",
     )
 
@@ -258,7 +271,7 @@ def _prior_test(fit: Fit) -> list[Test]:
         return []
     p = chi_square_p(pulls)
     worst = max(fit.names, key=lambda n: abs(fit.pull(n)))
-    good = "compatible" if p >= 1e-3 else "NOT compatible"
+    good = consistency.words(p, "compatible", "NOT compatible")
     return [
         Test(
             "fitted values against priors",
@@ -313,7 +326,9 @@ def _floor_warning(record: Record, fit: Fit, band: tuple[float, float]) -> list[
     ]
 
 
-def _quantum(fit: Fit, measured: Spectrum, calibration: Calibration, record: Record, followed: Track) -> dict[str, Any]:
+def _quantum(
+    given: Experiment, fit: Fit, measured: Spectrum, calibration: Calibration, record: Record, followed: Track
+) -> dict[str, Any]:
     """States at the fit, the interval of the EPR variance at one fixed (a, b), and the variance that the floor allows."""
     best = fit.experiment
     document = state_document(best)
@@ -341,7 +356,6 @@ def _quantum(fit: Fit, measured: Spectrum, calibration: Calibration, record: Rec
     shift = float(e.variance / continuous.variance)
     nu_shift = float(entanglement.ppt_min(sampled) / entanglement.ppt_min(gaussian_state(best)))
     low, high = (np.quantile(spread, [0.05, 0.95]) * shift).tolist()
-    extra, allowed = _floor_allows(fit, measured, calibration, record)
     out["epr_variance"] = {
         "value": float(e.variance),
         "sd": float(np.std(spread) * shift),
@@ -358,33 +372,53 @@ def _quantum(fit: Fit, measured: Spectrum, calibration: Calibration, record: Rec
         "sd": float(np.std(nu) * nu_shift),
         "probability_below_half": float(np.mean(nu * nu_shift < 0.5)),
     }
-    out["measured_floor"] = {"excess_sn": extra, "epr_variance": allowed}
+    out["measured_floor"] = _floor_allows(given, fit, measured, calibration, record)
     return out
 
 
-def _floor_allows(fit: Fit, measured: Spectrum, calibration: Calibration, record: Record) -> tuple[float, float]:
-    """Excess of the measured floor over the model's near the band's edges, and V_c with it as white detection noise."""
+def _floor_allows(
+    given: Experiment, fit: Fit, measured: Spectrum, calibration: Calibration, record: Record
+) -> dict[str, float]:
+    """Excess of the measured floor over the calibrated one, and V_c with it as white noise at the detector.
+
+    The calibrated floor is the fitted model with every noise-floor field (broadband, electronic, technical) put back to
+    what the experiment says, so that a fit which absorbed an excess into one of them does not hide it. The excess is the
+    mean over the outer 15 % of the band on either side; only a positive one is added.
+    """
+    floors = [f for f in given.fields() if f.endswith(("broadband_noise_sn", "electronic_noise_sn", "floor_sn"))]
+    calibrated = fit.experiment.with_values({f: float(np.real(given.value(f))) for f in floors})
     f = measured.frequency_hz
     edge = 0.15 * (f[-1] - f[0])
     sides = (f < f[0] + edge) | (f > f[-1] - edge)
-    excess = measured.density[sides] - fit.model[sides]
-    extra = float(np.mean(excess) / (fit.scale * calibration.density))
-    best = fit.experiment
-    detector = best.detectors()[0]
-    level = max(0.0, float(detector.electronic_noise_sn) + max(0.0, extra))
-    noisy = best.with_values({f"{detector.name}.electronic_noise_sn": level})
-    system = noisy.system
-    index = system.indices(noisy.reported_modes())
-    P = steady_filter(discretise(system, *record.digitiser)).covariance[np.ix_(index, index)]
-    return extra, float(entanglement.epr(P).variance)
+    level = discretise(calibrated.system, *record.digitiser).spectrum(f[sides]) * calibration.density
+    extra = float(np.mean(measured.density[sides] - level) / calibration.density)
+    statistics = np.sqrt(np.mean(level**2) / (measured.averages * np.sum(sides))) / calibration.density
+    sd = float(np.hypot(statistics, calibration.relative_sd * np.mean(level) / calibration.density))
+    detector = calibrated.detectors()[0]
+
+    def variance(excess: float) -> float:
+        noise = max(0.0, float(detector.electronic_noise_sn) + max(0.0, excess))
+        noisy = calibrated.with_values({f"{detector.name}.electronic_noise_sn": noise})
+        index = noisy.system.indices(noisy.reported_modes())
+        P = steady_filter(discretise(noisy.system, *record.digitiser)).covariance
+        return float(entanglement.epr(P[np.ix_(index, index)]).variance)
+
+    return {
+        "excess_sn": extra, "excess_sd_sn": sd, "epr_variance": variance(extra),
+        "epr_variance_upper": variance(extra + 2 * sd), "epr_variance_without_excess": variance(0.0),
+    }  # fmt: skip
 
 
 def _verdict(quantum: dict[str, Any], passed: bool, tests: list[Test], record: Record) -> tuple[str, bool | None]:
     if not passed:
-        failed = "; ".join(t.sentence for t in tests if not t.passed)
-        return f"verdict withheld: the model does not fit the record ({failed})", None
+        failed = [t.name for t in tests if not t.passed]
+        lines = next((f"; {t.sentence}" for t in tests if t.name == "residual lines" and not t.passed), "")
+        names = ", ".join(failed)
+        return f"verdict withheld: {len(failed)} of {len(tests)} checks of the model failed ({names}){lines}", None
     if "epr_variance" not in quantum:
-        return "one mode: its conditional state is given, entanglement needs two", None
+        state = quantum["conditional_sampled"]
+        facts = ", ".join(f"{m} {n:.4g} quanta" for m, n in state["occupations"].items())
+        return f"conditional state: {facts}, purity {state['purity']:.4f}; entanglement needs two modes", None
     e, nu = quantum["epr_variance"], quantum["ppt"]
     digits = max(2, min(4, 1 - int(np.floor(np.log10(max(e["sd"], 1e-4))))))
     number = f"EPR variance {e['value']:.{digits}f} +- {e['sd']:.{digits}f}"

@@ -13,12 +13,14 @@ so that a gradient costs one linear solve and one contraction per field.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields as dataclass_fields
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from backaction import entanglement, response, steady
-from backaction.errors import InputError
+from backaction.errors import InputError, ModelError
 from backaction.experiment import Experiment
 from backaction.matrices import Array, solve_right, transpose
 from backaction.results import Measure, covariances, parse
@@ -40,7 +42,10 @@ def stepped(experiment: Experiment, fields: Sequence[str]) -> LinearSystem:
             raise InputError(f"gradient: '{path}' is not a number that is set in '{experiment.name}'")
         hot = eye[:, k].reshape((len(fields),) + (1,) * len(base))
         values[path] = np.asarray(value) * 1.0 + 1j * _H * hot
-    return experiment.with_values(values, "gradient").build()
+    system = experiment.with_values(values, "gradient").build()
+    # every derivative keeps its field axis, also of fields on which nothing depends
+    shape = (len(fields), *base, *system.A.shape[-2:])
+    return replace(system, A=np.broadcast_to(system.A, np.broadcast_shapes(system.A.shape, shape)))
 
 
 def gradient(result: str, experiment: Experiment, fields: Sequence[str], **options: Any) -> Array:
@@ -63,23 +68,29 @@ def gradient(result: str, experiment: Experiment, fields: Sequence[str], **optio
     ------
     InputError
         For unknown results or fields.
+
+    Notes
+    -----
+    A field that enters through a square root (a transmission, an efficiency, a readout rate) has no derivative at exactly 0:
+    NaN there.
     ModelError
         As the result itself.
     """
     system = experiment.system
     step = stepped(experiment, fields)
+    zero = np.array([_at_root(experiment, f) for f in fields])
     if result == "spectrum":
-        return _last(_spectrum(system, step, **options), 1)
+        return _last(_mask(_spectrum(system, step, **options), zero), 1)
     head, _, tail = result.partition(".")
     index = system.indices(experiment.reported_modes())
     if tail == "covariance":
-        return _last(_forward(system, step, head)[..., index, :][..., index], 2)
+        return _last(_mask(_forward(system, step, head)[..., index, :][..., index], zero), 2)
     which, measure = parse(result, experiment)
     V = covariances(system, which.state)
-    sub = V[..., index, :][..., index]
+    sub = _finite(V[..., index, :][..., index])
     if which.measure == "epr_at_conditional.variance":
         Vc = covariances(system, "conditional")
-        sub_c = Vc[..., index, :][..., index]
+        sub_c = _finite(Vc[..., index, :][..., index])
         best = entanglement.epr(sub_c)
         at = Measure(lambda v: entanglement.epr_variance(v, best.weight, best.angle_deg))
 
@@ -88,10 +99,32 @@ def gradient(result: str, experiment: Experiment, fields: Sequence[str], **optio
             return entanglement.epr_variance(sub, e.weight, e.angle_deg)
 
         total = _adjoint(system, step, "unconditional", V, _embed(slope(at, sub), index, V))
-        return _last(
-            total + _adjoint(system, step, "conditional", Vc, _embed(slope(Measure(moved), sub_c), index, Vc)), 0
-        )
-    return _last(_adjoint(system, step, which.state, V, _embed(slope(measure, sub), index, V)), 0)
+        total = total + _adjoint(system, step, "conditional", Vc, _embed(slope(Measure(moved), sub_c), index, Vc))
+        return _last(_mask(total, zero), 0)
+    total = _adjoint(system, step, which.state, V, _embed(slope(measure, sub), index, V))
+    return _last(_mask(total, zero), 0)
+
+
+def _finite(V: Array) -> Array:
+    """Points without an answer get the identity here; their gradient is NaN through V itself."""
+    good = np.all(np.isfinite(V), axis=(-2, -1), keepdims=True)
+    return np.where(good, V, np.eye(V.shape[-1]))
+
+
+def _at_root(experiment: Experiment, path: str) -> bool:
+    """Whether a field that enters through a square root is exactly zero: no derivative exists there."""
+    part: Any = experiment.element(path.partition(".")[0])
+    name = path.rpartition(".")[2]
+    meta: Any = next((f.metadata for f in dataclass_fields(part) if f.name == name), {})
+    return bool(meta.get("root")) and bool(np.any(np.asarray(experiment.value(path)) == 0))
+
+
+def _mask(values: Array, zero: Array) -> Array:
+    if not np.any(zero):
+        return values
+    out = np.array(values)
+    out[zero] = np.nan
+    return out
 
 
 def slope(measure: Measure, V: Array) -> Array:
@@ -161,6 +194,9 @@ def _forward(system: LinearSystem, step: LinearSystem, state: str) -> Array:
 def _spectrum(system: LinearSystem, step: LinearSystem, frequency_hz: Any, current: str | None = None) -> Array:
     """D S(f)/d field of a current, shape (F, ..., f)."""
     name = response.pick_current(system, current)
+    stable = np.all(np.linalg.eigvals(system.A).real < 0, axis=-1)
+    if system.batch_shape == () and not stable:
+        raise ModelError(steady.instability(system))
     row, row_s = system.output(name), step.output(name)
     Q, N, R = system.noise()
     k = system.currents.index(name)
@@ -174,7 +210,8 @@ def _spectrum(system: LinearSystem, step: LinearSystem, frequency_hz: Any, curre
         np.imag(step.C[..., row_s, :]) / _H,
     )
     f = np.atleast_1d(np.asarray(frequency_hz, dtype=float))
-    return noise_spectrum_tangent(args, tangents, -2j * np.pi * f)[1] / response.VACUUM
+    slopes = noise_spectrum_tangent(args, tangents, -2j * np.pi * f)[1] / response.VACUUM
+    return np.where(stable[..., None], slopes, np.nan)
 
 
 def noise_spectrum_tangent(

@@ -65,18 +65,28 @@ def epr(state: GaussianState | Array) -> Epr:
     R = np.sqrt(rc * rc + rs * rs)
     half = (s1 - s2) / 2
     root = np.sqrt(half * half + R * R)
-    # the smaller eigenvalue without cancellation against the trace; a by the stable one of its two forms
     value = (s1 + s2) / 2 - root
     with np.errstate(divide="ignore", invalid="ignore"):
         weight = np.where(np.real(half) > 0, (half + root) / R, R / (root - half))
     weight = np.where(np.real(R) == 0, np.where(np.real(half) > 0, np.inf, 0.0), weight)
-    return Epr(value, weight, _angle_deg(rs, rc))
+    angle = _angle_deg(rs, rc)
+    exact = _from_root(state, weight, angle)
+    return Epr(value if exact is None else exact, weight, angle)
+
+
+def _from_root(state: GaussianState | Array, weight: Any, angle: Any) -> Any:
+    """V(a, b) = |u^T F|^2 summed over the EPR pair: no cancellation where the state carries its root F."""
+    if not isinstance(state, GaussianState) or state.root is None or not np.all(np.isfinite(weight)):
+        return None
+    rows = basis(weight, angle)[..., :2, :] @ state.to().root
+    return np.sum(rows * rows, axis=(-2, -1))
 
 
 def duan(state: GaussianState | Array) -> Any:
     """EPR variance at equal weights (a = 1) and the best local phase: (V11+V22+V33+V44)/2 - R; < 1 is entangled."""
     s1, s2, rc, rs = _sums(pair(state))
-    return (s1 + s2) / 2 - np.sqrt(rc * rc + rs * rs)
+    exact = _from_root(state, 1.0, _angle_deg(rs, rc))
+    return (s1 + s2) / 2 - np.sqrt(rc * rc + rs * rs) if exact is None else exact
 
 
 _TRANSPOSE = np.diag([1.0, 1.0, 1.0, -1.0])

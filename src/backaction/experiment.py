@@ -64,6 +64,9 @@ class Experiment:
         twice = {n for n in names if names.count(n) > 1}
         if twice:
             raise InputError(f"{self.name}: two elements have the name '{sorted(twice)[0]}'")
+        doubled = {m for m in self.modes if self.modes.count(m) > 1}
+        if doubled:
+            raise InputError(f"{self.name}: [state] modes names '{sorted(doubled)[0]}' twice")
         for path in self.priors:
             self.value(path)
 
@@ -87,8 +90,10 @@ class Experiment:
             raise InputError(f"{source}: {what}{nearest(str(source), shipped())}")
         try:
             text = path.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{source}: not readable as UTF-8 text ({type(error).__name__})") from None
+        except UnicodeDecodeError:
+            raise InputError(f"{source}: not readable as UTF-8 text") from None
+        except OSError as error:
+            raise InputError(f"{source}: {error.strerror}") from None
         return cls.from_toml(text, str(source))
 
     @classmethod
@@ -111,7 +116,8 @@ class Experiment:
         state = _section(table, "state", ("modes",), where)
         analysis = _section(table, "analysis", ("band_hz",), where)
         modes = state.get("modes", [])
-        if not isinstance(modes, list) or not all(isinstance(m, str) for m in modes):
+        named = isinstance(modes, list) and all(isinstance(m, str) for m in modes)
+        if not named or ("modes" in state and not modes):
             raise InputError(f"{where}: [state] modes = {modes!r}: expected a list of mode names")
         band = analysis.get("band_hz")
         if band is not None:
@@ -125,7 +131,7 @@ class Experiment:
         priors = {path: _prior(bare, path, item, where) for path, item in _section(table, "prior", None, where).items()}
         out = replace(bare, priors=priors, description=str(table.get("description", "")).strip())
         try:
-            out.reported_modes()
+            out.reported_modes() if out.modes else out.system
         except InputError as error:
             raise type(error)(f"{where}: {error}") from None
         return out
@@ -155,7 +161,18 @@ class Experiment:
                 hint = nearest(head, out) if head not in out else "; expected element.field"
                 raise InputError(f"{where}: no element '{head}' in '{path}'{hint}")
             out[head] = out[head].with_value(tail, value, where)
-        return replace(self, elements=tuple(out[e.name] for e in self.elements))
+        elements = tuple(out[e.name] for e in self.elements)
+        kept = {k: p for k, p in self.priors.items() if out[k.partition(".")[0]].value(k.partition(".")[2]) is not None}
+        return replace(self, elements=elements, priors=kept)
+
+    def overridden(self, values: Mapping[str, Any]) -> Experiment:
+        """`with_values` for a user's overrides: a normal prior of an overridden field moves its mean to the new value."""
+        new = self.with_values(values)
+        moved = {
+            k: replace(p, mean=float(new.value(k))) if k in values and p.mean is not None else p
+            for k, p in new.priors.items()
+        }
+        return replace(new, priors=moved)
 
     def fields(self) -> list[str]:
         """Paths of all numeric fields that are set, in path order."""
@@ -187,27 +204,33 @@ class Experiment:
 
     def build(self) -> LinearSystem:
         """The whole network as one `LinearSystem`; leading axes of the fields broadcast."""
-        systems: list[LinearSystem] = []
+        built: dict[str, LinearSystem] = {}
+        sources: dict[str, str] = {}
         joined: dict[str, str] = {}
         carriers: dict[str, Light] = {}
         explicit = {b: a for a, b in self.connections.items()}
         previous: str | None = None
-        for e in self.resolved().elements:
+        elements = self.resolved().elements
+        for e in elements:
             entry = f"{e.name}.in"
+            leaves = not isinstance(e, Homodyne)
             if entry in explicit:
-                source: str | None = explicit[entry]
-            else:
-                source = previous if previous not in self.connections else None
-            light = carriers.get(source, Light()) if source else Light()
-            system = e.build(light)
-            systems.append(system)
-            if source and entry not in explicit and any(p.name == entry for p in system.inputs):
-                joined[source] = entry
+                sources[e.name] = explicit[entry]
+            elif previous is not None and previous not in self.connections:
+                sources[e.name] = joined_from = previous
+                joined[joined_from] = entry
+            previous = f"{e.name}.out" if leaves else None
+        # an element is built once the light that reaches it is known; a loop starts with a real carrier in the lab frame
+        waiting = list(elements)
+        while waiting:
+            ready = next((e for e in waiting if sources.get(e.name) is None or sources[e.name] in carriers), waiting[0])
+            waiting.remove(ready)
+            system = ready.build(carriers.get(sources.get(ready.name, ""), Light()))
+            built[ready.name] = system
             for p in system.outputs:
                 if p.kind == "field":
                     carriers[p.name] = Light(p.frame, p.carrier)
-            leave = f"{e.name}.out"
-            previous = leave if leave in carriers else None
+        systems = [built[e.name] for e in elements]
         try:
             return connect(systems, joined | dict(self.connections))
         except InputError as error:
@@ -223,10 +246,15 @@ class Experiment:
         system = self.system
         known = [m.name for m in system.modes]
         if not self.modes:
-            return tuple(m.name for m in system.modes if m.kind == "oscillator")
+            found = tuple(m.name for m in system.modes if m.kind == "oscillator")
+            if not found:
+                raise InputError(f"{self.name}: has no oscillator: there is no state to report")
+            return found
         for name in self.modes:
             if name not in known:
                 raise InputError(f"[state] modes: no mode '{name}'{nearest(name, known)}")
+            if next(m for m in system.modes if m.name == name).kind == "classical":
+                raise InputError(f"[state] modes: '{name}' is classical noise, not a quantum mode")
         return self.modes
 
     def to_dict(self) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from backaction.matrices import Array
 from backaction.records import Digitiser, Spectrum, chi_square_p, gamma_normal_scores
 from backaction.sampling import discretise, spectrum_and_slope
 from backaction.shot_noise import Calibration
+from backaction.steady import instability
 
 SCALE = "calibration.scale"
 """The record's shot-noise level relative to its calibration (or, uncalibrated, the fitted floor itself)."""
@@ -116,6 +117,8 @@ def fit_spectrum(
 
     def model(theta: Array, slopes: bool) -> tuple[Array, Array]:
         moved = experiment.with_values({n: float(v) for n, v in zip(names, theta, strict=False)}, "fit")
+        if np.max(np.linalg.eigvals(moved.system.A).real, initial=-1.0) >= 0:
+            raise ModelError(instability(moved.system))
         sampled = discretise(moved.system, *digitiser)
         step = discretise(stepped(moved, names), *digitiser) if slopes and names else None
         return spectrum_and_slope(sampled, step, f)
@@ -132,16 +135,23 @@ def fit_spectrum(
     cache: dict[bytes, tuple[Array, Array]] = {}
     count = 0
 
+    known = calibration.floor_known
+    prior_rows = sum(priors[n].sd is not None for n in names) + known
+
     def residuals(u: Array) -> Array:
         nonlocal count
         count += 1
-        mu, slope = model(centre + width * u[:-1], True)
+        try:
+            mu, slope = model(centre + width * u[:-1], True)
+        except ModelError:  # an unstable trial point: so bad that the step is taken back
+            cache[u.tobytes()] = (np.ones(f.size), np.zeros((len(names), f.size)))
+            return np.full(f.size + prior_rows, 1e6)
         factor = np.exp(u[-1] * width_scale)
         cache.clear()
         cache[u.tobytes()] = (mu * factor, slope * factor)
         if progress:
             progress(f"fit: evaluation {count}")
-        return np.concatenate([_deviance(data / (mu * factor), N), _prior_residuals(u, names, priors, width_scale)])
+        return np.concatenate([_deviance(data / (mu * factor), N), _prior_residuals(u, names, priors, known)])
 
     width_scale = min(max(calibration.relative_sd, 1e-4), 0.5) if calibration.floor_known else 0.5
 
@@ -153,9 +163,7 @@ def fit_spectrum(
         rows = (
             np.concatenate([slope.T * width / mu[:, None], np.full((len(mu), 1), width_scale)], axis=1) * d_rho[:, None]
         )
-        prior = np.eye(len(u))[
-            [i for i, n in enumerate(names) if priors[n].sd is not None] + _last(len(names), width_scale)
-        ]
+        prior = np.eye(len(u))[[i for i, n in enumerate(names) if priors[n].sd is not None] + [len(names)] * known]
         return np.concatenate([rows, prior])
 
     lower = np.append((low - centre) / width, -20.0)
@@ -191,13 +199,9 @@ def fit_spectrum(
     )  # fmt: skip
 
 
-def _last(index: int, width_scale: float) -> list[int]:
-    return [index] if width_scale < 0.5 else []
-
-
-def _prior_residuals(u: Array, names: tuple[str, ...], priors: Mapping[str, Prior], width_scale: float) -> Array:
+def _prior_residuals(u: Array, names: tuple[str, ...], priors: Mapping[str, Prior], known: bool) -> Array:
     normal = [u[i] for i, n in enumerate(names) if priors[n].sd is not None]
-    return np.array(normal + ([u[-1]] if width_scale < 0.5 else []))
+    return np.array(normal + [u[-1]] * known)
 
 
 def _coordinates(

@@ -35,7 +35,8 @@ def spectrum(
 
     Stacked bands on a logarithmic axis show the total at their top; the source with the highest peak lies on top.
     """
-    f = budget.frequency_hz / 1e6
+    unit_hz, axis = (1e6, "MHz") if budget.frequency_hz[-1] >= 5e5 else (1e3, "kHz")
+    f = budget.frequency_hz / unit_hz
     total = budget.total * scale
     parts = {k: v * scale for k, v in budget.sources.items() if np.max(v) > 1e-4 * np.max(budget.total)}
     order = sorted(parts, key=lambda k: float(np.max(parts[k])))
@@ -48,9 +49,9 @@ def spectrum(
         base = top
     if measured is not None:
         x, y = _thin(measured, 600)
-        ax.plot(x / 1e6, y, ".", ms=2.5, color="0.1", label="measured", rasterized=True)
+        ax.plot(x / unit_hz, y, ".", ms=2.5, color="0.1", label="measured", rasterized=True)
     ax.plot(f, total, color="k", lw=1.0, label="model")
-    ax.set(yscale="log", xlabel="frequency (MHz)", ylabel=f"power spectral density ({unit})", xlim=(f[0], f[-1]))
+    ax.set(yscale="log", xlabel=f"frequency ({axis})", ylabel=f"power spectral density ({unit})", xlim=(f[0], f[-1]))
     top_value = float(np.max(total)) if measured is None else max(float(np.max(total)), float(np.max(y)))
     ax.set_ylim(floor, 2.0 * top_value)
     handles, names = ax.get_legend_handles_labels()
@@ -64,7 +65,15 @@ def covariance(ax: Any, V: Array, labels: Sequence[str], title: str = "", limit:
     image = ax.imshow(V, cmap="RdBu_r", vmin=-size, vmax=size)
     for (i, j), value in np.ndenumerate(V):
         dark = abs(value) > 0.6 * size
-        ax.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=8, color="w" if dark else "k")
+        ax.text(
+            j,
+            i,
+            f"{value + 0.0:.2f}".replace("-0.00", "0.00"),
+            ha="center",
+            va="center",
+            fontsize=8,
+            color="w" if dark else "k",
+        )
     ax.set_xticks(range(len(labels)), labels, fontsize=8)
     ax.set_yticks(range(len(labels)), labels, fontsize=8)
     ax.set_title(title, fontsize=10)
@@ -87,8 +96,22 @@ def trajectory(ax: Any, times_s: Array, x: Array, p: Array, covariance: Array | 
         w, U = np.linalg.eigh(covariance)
         angle = float(np.degrees(np.arctan2(U[1, 1], U[0, 1])))
         end = (float(x[-1]), float(p[-1]))
-        ax.add_patch(Ellipse(end, 2 * np.sqrt(w[1]), 2 * np.sqrt(w[0]), angle=angle, fill=False, ec="#EE6677", lw=2))
-        ax.add_patch(Ellipse(end, 2 * np.sqrt(0.5), 2 * np.sqrt(0.5), fill=False, ec="k", ls="--", lw=1))
+        ax.add_patch(
+            Ellipse(
+                end,
+                2 * np.sqrt(w[1]),
+                2 * np.sqrt(w[0]),
+                angle=angle,
+                fill=False,
+                ec="#EE6677",
+                lw=2,
+                label="state at the end",
+            )
+        )
+        ax.add_patch(
+            Ellipse(end, 2 * np.sqrt(0.5), 2 * np.sqrt(0.5), fill=False, ec="k", ls="--", lw=1, label="vacuum")
+        )
+        ax.legend(fontsize=7, loc="upper right")
     span = 1.1 * float(np.max(np.abs(points))) + 0.8
     ax.set(xlim=(-span, span), ylim=(-span, span), aspect="equal", xlabel=labels[0], ylabel=labels[1])
     return lines
@@ -108,6 +131,8 @@ def ratio(ax: Any, spectra: Sequence[tuple[str, Spectrum]], lines_hz: Sequence[f
         ax.axvline(f / 1e6, color="#EE6677", lw=0.8, ls=":", label="residual line" if k == 0 else None)
     ax.axhline(1.0, color="k", lw=0.8)
     ax.set(xlabel="frequency (MHz)", ylabel="density / prediction", title=text)
+    if any(np.max(s.density) > 4 for _, s in spectra):
+        ax.set_yscale("log")
     ax.legend(fontsize=8)
     return ax
 

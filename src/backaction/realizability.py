@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backaction.matrices import symplectic
+from backaction.matrices import symplectic, transpose
 
 if TYPE_CHECKING:
     from backaction.system import LinearSystem
@@ -67,33 +67,32 @@ class Check:
 
 
 def check(system: LinearSystem, tolerance: float = 1e-6) -> Check:
-    """Check one (unbatched) system; see the module's equations.
+    """Check a system, or the worst point of a batch; see the module's equations.
 
     `tolerance` is relative to |A| + |B|^2; 1e-6 lets velocity damping with gamma/omega below it pass.
     """
-    if system.batch_shape:
-        system = system[(0,) * len(system.batch_shape)]
     A, B, C, D = system.A, system.B, system.C, system.D
     Ox, Ow = system.state_commutator, system.input_commutator
-    scale = np.max(np.abs(A), initial=0.0) + np.max(np.abs(B), initial=0.0) ** 2 + 1e-300
-    defect = np.abs(A @ Ox + Ox @ A.T + B @ Ow @ B.T) / scale
+    scale = np.max(np.abs(A), axis=(-2, -1), initial=0.0) + np.max(np.abs(B), axis=(-2, -1), initial=0.0) ** 2 + 1e-300
+    scale = scale[..., None, None]
+    defect = np.abs(A @ Ox + Ox @ transpose(A) + B @ Ow @ transpose(B)) / scale
     commutator, where = 0.0, ""
     for m in system.modes:
-        worst = float(np.max(defect[system.mode(m.name)], initial=0.0))
+        worst = float(np.max(defect[..., system.mode(m.name), :], initial=0.0))
         if worst >= commutator and m.kind != "classical":
             commutator, where = worst, m.name
-    root = np.sqrt(scale)
-    Oy = np.zeros((C.shape[0], C.shape[0]))
+    rows_count = C.shape[-2]
+    Oy = np.zeros((rows_count, rows_count))
     for p in system.outputs:
         if p.kind == "field":
             Oy[system.output(p.name), system.output(p.name)] = symplectic(p.size // 2)
-    state_output = np.abs(Ox @ C.T + B @ Ow @ D.T) / root
-    output_output = np.abs(D @ Ow @ D.T - Oy)
+    state_output = np.abs(Ox @ transpose(C) + B @ Ow @ transpose(D)) / np.sqrt(scale)
+    output_output = np.abs(D @ Ow @ transpose(D) - Oy)
     output = max(float(np.max(state_output, initial=0.0)), float(np.max(output_output, initial=0.0)))
-    rows = [i for name in system.currents for i in range(*system.output(name).indices(C.shape[0]))]
+    rows = [i for name in system.currents for i in range(*system.output(name).indices(rows_count))]
     nondemolition = max(
-        float(np.max(state_output[:, rows], initial=0.0)),
-        float(np.max(output_output[np.ix_(rows, rows)], initial=0.0)),
+        float(np.max(state_output[..., rows], initial=0.0)),
+        float(np.max(output_output[..., rows, :][..., rows], initial=0.0)),
     )
     stable, slowest, mode = _slowest(system)
     return Check(stable, slowest, mode, commutator, where, output, nondemolition, tolerance)
@@ -102,7 +101,9 @@ def check(system: LinearSystem, tolerance: float = 1e-6) -> Check:
 def _slowest(system: LinearSystem) -> tuple[bool, float, str]:
     if not system.A.size:
         return True, float("inf"), ""
-    values, vectors = np.linalg.eig(system.A)
+    every, all_vectors = np.linalg.eig(system.A)
+    point = np.unravel_index(int(np.argmax(np.max(every.real, axis=-1))), every.shape[:-1])
+    values, vectors = every[point], all_vectors[point]
     k = int(np.argmax(values.real))
     weight = np.abs(vectors[:, k]) ** 2
     sizes: dict[str, Any] = {m.name: float(np.sum(weight[system.mode(m.name)])) for m in system.modes}

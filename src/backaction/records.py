@@ -190,31 +190,32 @@ def averaged_spectrum(record: Record, resolution_hz: float, taper: float = 0.1) 
         )
     fs = record.sample_rate_hz
     wanted = int(np.ceil(8 * fs / resolution_hz))
+    length = min(record.size, max(_SEGMENT, wanted))
+    # a whole number of raw bins per output bin, so that all have the same number of averages
+    resolution_hz = max(1, round(resolution_hz * length / fs)) * fs / length
     pieces: list[Array] = []
     for shot in range(record.shots):
-        for start in range(0, record.size, _SEGMENT):
-            values = record.values(start, start + _SEGMENT, shot)
-            pieces += _contiguous(values, wanted)
-    if not pieces:
+        for start in range(0, record.size, length):
+            pieces += _contiguous(record.values(start, start + length, shot), min(wanted, length))
+    if not pieces or length < wanted:
         raise InputError(
-            f"{record.name}: too short for a resolution of {resolution_hz:g} Hz: needs {wanted} contiguous samples, "
-            f"has {record.size}"
+            f"{record.name}: too short for a resolution of {resolution_hz:g} Hz: needs {wanted} contiguous samples "
+            f"({wanted / fs:.3g} s), has {record.size}"
         )
-    edges = np.arange(0.0, fs / 2 + resolution_hz, resolution_hz)
-    total, weight, count = np.zeros(len(edges) - 1), np.zeros(len(edges) - 1), np.zeros(len(edges) - 1)
+    bins = int(np.floor(fs / 2 / resolution_hz)) + 1
+    total, count = np.zeros(bins), np.zeros(bins)
     efficiency = 1.0
     for x in pieces:
         w = _tukey(len(x), taper)
         power = np.abs(np.fft.rfft((x - np.mean(x)) * w)) ** 2 / (fs * np.sum(w * w))
         f = np.fft.rfftfreq(len(x), 1 / fs)
-        index = np.minimum((f / resolution_hz).astype(int), len(total) - 1)
-        total += np.bincount(index, power, len(total))
-        weight += np.bincount(index, minlength=len(total))
+        index = np.minimum((f / resolution_hz + 1e-9).astype(int), bins - 1)
+        total += np.bincount(index, power, bins)
+        count += np.bincount(index, minlength=bins)
         efficiency = np.sum(w * w) ** 2 / (len(x) * np.sum(w**4))
-        count += np.bincount(index, minlength=len(total))
-    keep = slice(1, max(2, int(np.floor((fs / 2) / resolution_hz)) - 1))
-    density = total[keep] / np.maximum(weight[keep], 1)
-    centres = (edges[:-1] + resolution_hz / 2)[keep]
+    keep = slice(1, max(2, bins - 2))
+    density = total[keep] / np.maximum(count[keep], 1)
+    centres = ((np.arange(bins) + 0.5) * resolution_hz - fs / 2 / max(1, length))[keep]
     averages = float(np.median(count[keep])) * float(efficiency)
     return Spectrum(centres, density, averages, resolution_hz, f"{record.unit}^2/Hz")
 

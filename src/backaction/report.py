@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -38,6 +39,8 @@ def write(analysis: Analysis, folder: str | Path, progress: Callable[[str], None
         target.mkdir(parents=True, exist_ok=True)
     except OSError:
         raise InputError(f"{target}: cannot make this folder") from None
+    if not os.access(target, os.W_OK):
+        raise InputError(f"{target}: this folder cannot be written")
     say = progress or (lambda text: None)
     work = Path(tempfile.mkdtemp(prefix=".report.", dir=target))
     try:
@@ -51,8 +54,9 @@ def write(analysis: Analysis, folder: str | Path, progress: Callable[[str], None
         document = analysis.document()
         (work / "result.json").write_text(to_json(document), "utf-8")
         (work / "index.html").write_text(_page(analysis, document, images), "utf-8")
-        for old in FILES:
-            (target / old).unlink(missing_ok=True)
+        if (target / "result.json").is_file():  # an earlier report of ours: leave none of its files beside the new ones
+            for old in FILES:
+                (target / old).unlink(missing_ok=True)
         for item in sorted(work.iterdir()):
             item.replace(target / item.name)
     finally:
@@ -231,7 +235,8 @@ def _numbers(analysis: Analysis) -> str:
             ("at weight a, angle b", f"{e['weight']:.4f}, {e['angle_deg']:.2f}°"),
             ("P(V < 1) given the model", f"{e['probability_below_1']:.3f}"),
             ("EPR variance that the measured floor allows",
-             f"{q['measured_floor']['epr_variance']:.4f} (floor excess {q['measured_floor']['excess_sn']:+.4f} SN)"),
+             f"{q['measured_floor']['epr_variance']:.4f} (floor excess {q['measured_floor']['excess_sn']:+.4f} ± "
+             f"{q['measured_floor']['excess_sd_sn']:.4f} SN)"),
             ("unconditional EPR variance at the same a, b", f"{u['epr_at_conditional']['variance']:.4f}"),
             ("smallest PPT eigenvalue (entangled below 1/2)", f"{q['ppt']['value']:.4f} ± {q['ppt']['sd']:.4f}"),
             ("log-negativity (ebit)", f"{q['conditional_sampled']['log_negativity']:.4f}"),
@@ -255,9 +260,15 @@ def _parameters(analysis: Analysis) -> str:
     rows = []
     for n, v, s in zip(fit.names, fit.values, fit.sd, strict=True):
         prior = fit.priors.get(n)
-        before = "" if prior is None or prior.mean is None else f"{prior.mean:.6g} ± {prior.sd:.3g}"
-        rows.append(f"<tr><td>{_e(n)}</td><td class='n'>{before}</td><td class='n'>{v:.6g} ± {s:.3g}</td>"
-                    f"<td class='n'>{fit.pull(n):+.2f}</td></tr>")  # fmt: skip
+        if prior is None:
+            before = ""
+        elif prior.mean is None:
+            before = f"{prior.lower:g} … {prior.upper:g}"
+        else:
+            before = _pm(prior.mean, prior.sd or 0.0)
+        pull = f"{fit.pull(n):+.2f}" if prior is not None and prior.sd is not None else "–"
+        rows.append(f"<tr><td>{_e(n)}</td><td class='n'>{before}</td><td class='n'>{_pm(v, s)}</td>"
+                    f"<td class='n'>{pull}</td></tr>")  # fmt: skip
     head = "<tr><th>parameter</th><th class='n'>prior</th><th class='n'>fit ± sd</th><th class='n'>pull</th></tr>"
     R = fit.correlation - np.eye(len(fit.names))
     pairs = sorted(((abs(R[i, j]), i, j) for i in range(len(R)) for j in range(i)), reverse=True)[:6]
@@ -266,9 +277,18 @@ def _parameters(analysis: Analysis) -> str:
     return f"<h2>Parameters</h2><table>{head}{''.join(rows)}</table>{note}"
 
 
+def _pm(value: float, sd: float) -> str:
+    """A value with its error, rounded to two digits of the error."""
+    if not (np.isfinite(sd) and sd > 0):
+        return f"{value:.6g}"
+    digits = max(0, 1 - int(np.floor(np.log10(sd))))
+    return f"{value:,.{digits}f} ± {sd:,.{digits}f}".replace(",", " ")
+
+
 def _provenance(analysis: Analysis, document: dict[str, Any]) -> str:
     r, c = analysis.record, analysis.calibration
-    meta = "; ".join(f"{k}: {v}" for k, v in document["record"]["metadata"].items())
+    shown = {k: v for k, v in document["record"]["metadata"].items() if len(v) < 80}
+    meta = "; ".join(f"{k}: {v}" for k, v in shown.items()) + ("." if shown else "")
     calibration = (
         f"1 SN = {c.density:.4g} {c.unit}²/Hz ± {100 * c.relative_sd:.2f} %" if c.floor_known else "no shot reference"
     )

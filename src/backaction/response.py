@@ -162,12 +162,13 @@ def budget(system: LinearSystem, frequency_hz: Any, current: str | None = None) 
     Raises
     ------
     ModelError
-        If the system is unstable (it has no spectrum).
+        If the system is unstable (it has no spectrum); in a batch such points are NaN.
     InputError
         If there is no such current, or several and none is named.
     """
     name = pick_current(system, current)
-    if system.batch_shape == () and np.max(np.linalg.eigvals(system.A).real, initial=-1.0) >= 0:
+    stable = np.max(np.linalg.eigvals(system.A).real, axis=-1, initial=-1.0) < 0
+    if system.batch_shape == () and not stable:
         from backaction.steady import instability
 
         raise ModelError(instability(system))
@@ -180,6 +181,9 @@ def budget(system: LinearSystem, frequency_hz: Any, current: str | None = None) 
         block = system.S[..., None, cols, cols]
         sources[port.name] = np.real(np.sum((part @ block) * np.conj(part), axis=(-2, -1))) / VACUUM
     total = np.real(np.sum((H @ system.S[..., None, :, :]) * np.conj(H), axis=(-2, -1))) / VACUUM
+    if not np.all(stable):
+        total = np.where(stable[..., None], total, np.nan)
+        sources = {k: np.where(stable[..., None], v, np.nan) for k, v in sources.items()}
     return Budget(f, total, sources, name)
 
 

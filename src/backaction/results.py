@@ -90,7 +90,15 @@ def _log_negativity_slope(V: Array) -> Array:
 
 
 def covariances(system: LinearSystem, state: str) -> Array:
-    """Full covariance of one of the three steady states."""
+    """Full covariance of one of the three steady states.
+
+    Raises
+    ------
+    InputError
+        For another word.
+    """
+    if state not in STATES:
+        raise InputError(f"no state '{state}'{nearest(state, STATES)}")
     if state == "unconditional":
         return steady.unconditional(system)
     if state == "conditional":
@@ -120,6 +128,16 @@ def gaussian_state(experiment: Experiment, state: str = "conditional") -> Gaussi
     index = system.indices(modes)
     frame = next(m.frame for m in system.modes if m.name == modes[0])
     return GaussianState(covariances(system, state)[..., index, :][..., index], modes, frame)
+
+
+def _blind_currents(system: LinearSystem, modes: tuple[str, ...]) -> list[str]:
+    """Detected currents that carry nothing of the reported modes."""
+    index, d = system.indices(modes), system.detected()
+    n = system.A.shape[-1]
+    generic = 1.37 * (np.max(np.abs(system.A), initial=0.0) + 1.0) * (0.3 + 0.7j)
+    reach = np.abs(np.linalg.solve((generic * np.eye(n) - system.A).T, d.C.T.astype(complex))).T[:, index]
+    blind = [name for name, row in zip(system.currents, reach, strict=True) if not np.any(row > 0)]
+    return [f"the current '{name}' sees none of the modes {', '.join(modes)}" for name in blind]
 
 
 def describe_state(state: GaussianState) -> dict[str, Any]:
@@ -172,6 +190,7 @@ def state_document(experiment: Experiment) -> dict[str, Any]:
         raise ModelError(f"{experiment.name}: {reasons[0]}")
     report = system.check()
     warnings += report.warnings()
+    warnings += _blind_currents(system, experiment.reported_modes())
     out: dict[str, Any] = {
         "schema": "backaction/state/1",
         "experiment": experiment.name,

@@ -48,6 +48,10 @@ def calibrate(
                 f"{word} record {other.name}: sample rate {other.sample_rate_hz:g} Hz, the record has "
                 f"{record.sample_rate_hz:g} Hz: they must be taken alike"
             )
+        if other.front_end_hz != record.front_end_hz:
+            raise InputError(
+                f"{word} record {other.name}: front end {other.front_end_hz}, the record has {record.front_end_hz}"
+            )
         if other.unit != record.unit:
             raise InputError(f"{word} record {other.name}: unit {other.unit}, the record has {record.unit}")
     notes: list[str] = []
@@ -85,6 +89,12 @@ def calibrate(
     if density <= 0:
         raise InputError(f"shot record {shot.name}: not above the dark record; were they exchanged?")
     sd = float(np.sqrt(variance)) / density
+    own = averaged_spectrum(record, max((band_hz[1] - band_hz[0]) / 50, 40 / record.duration_s)).band(*band_hz)
+    reference = averaged_spectrum(shot, own.resolution_hz) if 40 / shot.duration_s <= own.resolution_hz else None
+    if reference is not None and np.mean(own.density) < 0.8 * np.mean(reference.band(*band_hz).density):
+        raise InputError(
+            f"{record.name}: lies below the shot record {shot.name} within {_band(band_hz)}; were they exchanged?"
+        )
     if dark is None:
         return Calibration(density, sd, record.unit, flat_p=flat_p, warnings=tuple(notes))
     return Calibration(density, sd, record.unit, dark_level / density, dark_sd / density, flat_p, True, tuple(notes))

@@ -49,6 +49,8 @@ def simulate(
         If the experiment has no steady state.
     """
     size = _samples(duration_s, sample_rate_hz)
+    if seed < 0:
+        raise InputError(f"seed = {seed}: must be >= 0")
     system = experiment.system
     if len(system.currents) != 1:
         raise InputError(f"{experiment.name}: simulate needs exactly one detected current, has {list(system.currents)}")
@@ -79,8 +81,15 @@ def simulate(
     return Simulation(record, experiment.reported_modes(), track, seed)
 
 
-def reference(kind: str, experiment: Experiment, duration_s: float, sample_rate_hz: float, seed: int) -> Record:
-    """A `shot` record (vacuum and electronics) or a `dark` record (electronics alone) of the same detector."""
+def reference(
+    kind: str,
+    experiment: Experiment,
+    duration_s: float,
+    sample_rate_hz: float,
+    seed: int,
+    sampling: Sampling = "average",
+) -> Record:
+    """A `shot` record (vacuum and electronics) or a `dark` record (electronics alone) of the same detector, no front end."""
     electronic = float(np.real(experiment.detectors()[0].electronic_noise_sn)) if experiment.detectors() else 0.0
     levels = {"shot": 1.0 + electronic, "dark": electronic}
     if kind not in levels:
@@ -88,7 +97,7 @@ def reference(kind: str, experiment: Experiment, duration_s: float, sample_rate_
     size = _samples(duration_s, sample_rate_hz)
     rng = np.random.default_rng([seed, {"shot": 1, "dark": 2}[kind]])
     y = rng.standard_normal(size) * np.sqrt(levels[kind] * VOLT_DENSITY * sample_rate_hz)
-    return Record(y, sample_rate_hz, "average", "V", name=f"{kind} (simulated)", metadata={"seed": seed})
+    return Record(y, sample_rate_hz, sampling, "V", name=f"{kind} (simulated)", metadata={"seed": seed})
 
 
 def _samples(duration_s: float, sample_rate_hz: float) -> int:

@@ -144,8 +144,13 @@ class GaussianState:
     @property
     def purity(self) -> Any:
         """Tr rho^2 = 1/(2^k sqrt(det V)) with vacuum 1/2."""
-        V = self.to().covariance
-        return 1.0 / (2.0 ** len(self.modes) * np.sqrt(np.linalg.det(V)))
+        k = len(self.modes)
+        if self.root is not None and self.root.shape[-1] == 2 * k:
+            F = self.to().root
+            assert F is not None
+            size = np.sqrt(np.sum(F * F, axis=-2, keepdims=True))
+            return 1.0 / (2.0**k * np.abs(np.linalg.det(F / size)) * np.prod(size, axis=-1)[..., 0])
+        return 1.0 / (2.0**k * np.sqrt(np.linalg.det(self.to().covariance)))
 
     def occupation(self, mode: str) -> Any:
         """Mean quanta (<X^2> + <P^2> - 1)/2 of one mode."""
@@ -154,6 +159,11 @@ class GaussianState:
 
     def symplectic_eigenvalues(self) -> Array:
         """Ascending nu_j >= 1/2, the Williamson variances. Shape (..., k)."""
+        if self.root is not None:
+            F = self.to().root
+            assert F is not None
+            M = np.swapaxes(F, -1, -2) @ symplectic(len(self.modes)) @ F
+            return np.sort(np.linalg.svd(M, compute_uv=False), axis=-1)[..., -2 * len(self.modes) :: 2]
         return symplectic_spectrum(self.to().covariance)
 
     def is_physical(self, tolerance: float = 1e-9) -> Any:

@@ -95,6 +95,8 @@ def sampled_filter(system: LinearSystem, record: Record) -> SteadyFilter:
     InputError
         If the record is complex, or the system has not exactly one current.
     """
+    if record.shots > 1:
+        raise InputError(f"{record.name}: {record.shots} shots; tracking takes one continuous record")
     if record.is_complex:
         raise InputError(f"{record.name}: complex (demodulated) records cannot be tracked yet; give the raw current")
     if len(system.currents) != 1:
@@ -150,7 +152,9 @@ def track(
     frequencies = mode_frequencies(system, modes)
     reference = float(np.mean(np.abs(frequencies)))
     rotation = tuple(float(np.sign(f) * reference) for f in frequencies)
-    step = every or (1 if frame == "lab" else _decimation(steady, reference, record.sample_rate_hz))
+    step = (
+        every if every is not None else (1 if frame == "lab" else _decimation(steady, reference, record.sample_rate_hz))
+    )
     if step < 1 or step > record.size:
         raise InputError(f"every = {step}: must be between 1 and the {record.size} samples of the record")
     kernel = _Kernel(steady)

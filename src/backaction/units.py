@@ -80,8 +80,11 @@ def _from_text(text: str, unit: str, where: str) -> float:
         quantity = _registry().Quantity(stripped)
     except Exception:  # pint raises many kinds for text that is no quantity
         raise InputError(f"{where} = {text!r}: not a number with a unit (expected {unit})") from None
-    if unit == "Hz" and "radian" in str(quantity.units):
+    angle = "radian" in str(quantity.to_root_units().units)
+    if unit == "Hz" and angle:
         raise InputError(f"{where} = {text!r}: rates are cyclic here (value / 2 pi); give it in Hz")
+    if unit != "deg" and angle:
+        raise InputError(f"{where} = {text!r}: is an angle, expected {unit}")
     try:
         return float(quantity.to(_PINT_UNIT[unit]).magnitude)
     except (pint.DimensionalityError, pint.OffsetUnitCalculusError):

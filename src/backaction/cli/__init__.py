@@ -27,6 +27,12 @@ reproduce.register(app)
 _USAGE_ERROR: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
 
+def np_error() -> Any:
+    """NumPy's LinAlgError, if NumPy was ever imported."""
+    numpy = sys.modules.get("numpy")
+    return numpy.linalg.LinAlgError if numpy is not None else ()
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run one command and exit: 0 good, 2 bad input, 3 no such answer, 4 checks failed, 130 interrupted."""
     try:
@@ -47,6 +53,13 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
+    except np_error() as error:
+        sys.stderr.write(f"backaction: numerically singular for these values ({error}); are they meant?\n")
+        sys.exit(3)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        sys.stderr.write(f"backaction: {where}{error.strerror or error}\n")
+        sys.exit(2)
     except MemoryError:
         sys.stderr.write("backaction: not enough memory for this request\n")
         sys.exit(2)

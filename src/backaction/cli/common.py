@@ -33,7 +33,7 @@ def load(name: str, overrides: list[str] | None) -> Experiment:
     from backaction.experiment import Experiment, read_overrides
 
     experiment = Experiment.load(name)
-    return experiment.with_values(read_overrides(overrides)) if overrides else experiment
+    return experiment.overridden(read_overrides(overrides)) if overrides else experiment
 
 
 def read(path: str, **given: Any) -> Record:
@@ -60,6 +60,18 @@ def frequencies(text: str) -> Array:
     if not (low < high and 1 <= count <= 10_000_000):
         raise InputError(f"--f {text}: needs LO < HI and N from 1 to 10000000")
     return np.linspace(low, high, count)
+
+
+def distinct(outputs: list[Any], inputs: list[Any]) -> None:
+    """Refuse to write over a file that is read, or to write two things to one file."""
+    from pathlib import Path
+
+    seen = {Path(str(p)).resolve(): str(p) for p in inputs if p is not None}
+    for path in (p for p in outputs if p is not None):
+        key = Path(str(path)).resolve()
+        if key in seen:
+            raise InputError(f"{path}: would overwrite {seen[key]}; name another file")
+        seen[key] = str(path)
 
 
 def say(text: str) -> None:

@@ -16,6 +16,7 @@ from backaction.cli.common import (
     Scale,
     Set,
     Unit,
+    distinct,
     load,
     put,
     read,
@@ -58,6 +59,7 @@ def analyze(
 
     if resolution_hz is not None and not resolution_hz > 0:
         raise InputError(f"--resolution {resolution_hz:g}: must be > 0 Hz")
+    distinct([record, shot, dark], [])
     chosen = load(experiment, set_)
     given = {"sample_rate_hz": rate, "sampling": sampling, "unit": unit, "scale": scale}
     data = read(record, **given)
@@ -77,7 +79,8 @@ def analyze(
         say(f"warning: {warning}")
     say(f"report: {output / 'index.html'}")
     if found.exit_code:
-        raise CheckError("checks of the model against the record failed; entanglement is not claimed")
+        claim = "; entanglement is not claimed" if found.quantum and len(found.track.modes) == 2 else ""
+        raise CheckError(f"checks of the model against the record failed{claim}")
 
 
 def track(
@@ -104,6 +107,7 @@ def track(
 
     if frame not in ("lab", "rotating"):
         raise InputError(f"--frame {frame}: must be lab or rotating")
+    distinct([output], [experiment, record, shot, dark])
     if shot is None:
         raise InputError("track needs a shot-noise record (--shot R): without it the record has no quantum scale")
     chosen = load(experiment, set_)
@@ -116,12 +120,19 @@ def track(
     with Progress("track") as progress:
         found = run(chosen, data, calibration, frame, every, lambda part: progress("filtering", part))  # type: ignore[arg-type]
         found = replace(
-            found, provenance=found.provenance | {"experiment": to_json(chosen.to_dict(), None), "record": data.name}
+            found,
+            provenance=found.provenance
+            | {"experiment": to_json(chosen.resolved().to_dict(), None), "record": data.name},
         )
         found.save(output)
-    for t in consistency.innovation_tests(found, calibration, band):
-        say(("" if t.passed else "warning: ") + t.sentence)
+    for warning in calibration.warnings:
+        say(f"warning: {warning}")
+    tests = consistency.innovation_tests(found, calibration, band)
+    for t in tests:
+        say(("" if t.passed else "FAILED: ") + t.sentence)
     say(f"wrote {output}: {found.mean.shape[0]} means of {', '.join(found.modes)} every {found.time_step_s:.4g} s")
+    if not all(t.passed for t in tests):
+        raise CheckError("the model does not fit this record: do not take the track for its conditional state")
 
 
 def simulate(
@@ -142,11 +153,12 @@ def simulate(
     from backaction.simulation import simulate as run
     from backaction.units import number
 
-    if seed < 0:
-        raise InputError(f"--seed {seed}: must be >= 0")
+    if not 0 <= seed < 1 << 63:
+        raise InputError(f"--seed {seed}: must be between 0 and 2^63 - 1")
     for path in (output, shot, dark):
         if path is not None and path.suffix not in (".h5", ".hdf5"):
             raise InputError(f"{path}: records are written as HDF5; name it *.h5")
+    distinct([output, shot, dark], [experiment])
     chosen = load(experiment, set_)
     seconds, per_second = number(duration, "s", "--duration"), number(rate, "Hz", "--rate")
     with Progress("simulate") as progress:

@@ -49,7 +49,9 @@ def _cavity(e: OptomechanicalCavity) -> dict[str, Any]:
     readout, asymmetry = (float(v) for v in e.readout())
     n, gamma0 = float(_occupation(e)), float(e.mechanical_linewidth_hz)
     photons = e.intracavity_photons()
+    entry, leave, carrier = e.port_roles()
     return {
+        "light enters, leaves, carrier enters at": f"{entry}, {leave}, {carrier}",
         "effective_frequency_hz": f,
         "optical_spring_hz": f - float(e.mechanical_hz),
         "effective_linewidth_hz": gamma,

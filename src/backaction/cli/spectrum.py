@@ -62,15 +62,16 @@ def text(mine: Budget, other: Budget | None, diff: str | None) -> str:
 def save_spectrum(path: Path, experiment: Experiment, mine: Budget, other: Budget | None, diff: str | None) -> None:
     """Write a figure, CSV or HDF5, whole or not at all."""
     with replacing(path) as temporary:
-        if path.suffix == ".csv":
+        kind = path.suffix.lower()
+        if kind == ".csv":
             with open(temporary, "w", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file)
                 writer.writerow(["frequency_hz", "total", *mine.sources])
                 writer.writerows(np.column_stack([mine.frequency_hz, mine.total, *mine.sources.values()]).tolist())
-        elif path.suffix == ".h5":
+        elif kind == ".h5":
             _hdf5(temporary, experiment, mine)
         else:
-            _figure(temporary, path.suffix[1:], mine, other, diff)
+            _figure(temporary, kind[1:], mine, other, diff)
 
 
 def _hdf5(path: Path, experiment: Experiment, mine: Budget) -> None:

@@ -22,10 +22,14 @@ def quantity(
     minimum: float | None = None,
     maximum: float | None = None,
     above: float | None = None,
+    root: bool = False,
     doc: str = "",
 ) -> Any:
-    """A dataclass field that holds a number (or array) in `unit` within closed bounds, or strictly above `above`."""
-    metadata = {"unit": unit, "minimum": minimum, "maximum": maximum, "above": above, "doc": doc}
+    """A dataclass field that holds a number (or array) in `unit` within closed bounds, or strictly above `above`.
+
+    `root` says that it enters the matrices through its square root, so that no derivative exists at exactly zero.
+    """
+    metadata = {"unit": unit, "minimum": minimum, "maximum": maximum, "above": above, "root": root, "doc": doc}
     return field(default=default, metadata=metadata) if default is not MISSING else field(metadata=metadata)
 
 

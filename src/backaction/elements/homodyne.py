@@ -23,7 +23,7 @@ class Homodyne(Element):
     """
 
     kind: ClassVar[str] = "homodyne"
-    efficiency: Any = quantity("1", 1.0, minimum=0.0, maximum=1.0)
+    efficiency: Any = quantity("1", 1.0, minimum=0.0, root=True, maximum=1.0)
     angle_deg: Any = quantity("deg", 0.0)
     reference: str = choice("phase", "phase", "amplitude")
     electronic_noise_sn: Any = quantity("SN", 0.0, minimum=0.0)

@@ -36,7 +36,7 @@ class Loss(Element):
     """out = sqrt(T) in + sqrt(1 - T) vacuum, lost = -sqrt(1 - T) in + sqrt(T) vacuum; T is a power."""
 
     kind: ClassVar[str] = "loss"
-    transmission: Any = quantity("1", minimum=0.0, maximum=1.0)
+    transmission: Any = quantity("1", minimum=0.0, root=True, maximum=1.0)
 
     def build(self, light: Light = Light()) -> LinearSystem:
         """LinearSystem with inputs in, vacuum and outputs out, lost."""
@@ -56,7 +56,7 @@ class BeamSplitter(Element):
     """[out; out2] = [sqrt T, sqrt(1-T); -sqrt(1-T), sqrt T] [in; in2]; the carrier is the one of `in`."""
 
     kind: ClassVar[str] = "beam_splitter"
-    transmission: Any = quantity("1", minimum=0.0, maximum=1.0)
+    transmission: Any = quantity("1", minimum=0.0, root=True, maximum=1.0)
 
     def build(self, light: Light = Light()) -> LinearSystem:
         """LinearSystem with inputs in, in2 and outputs out, out2."""

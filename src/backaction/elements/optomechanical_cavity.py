@@ -67,12 +67,16 @@ class OptomechanicalCavity(Element):
     input_port: str | None = field(default=None, metadata={"doc": "where the path of the light enters"})
     output_port: str | None = field(default=None, metadata={"doc": "where it leaves"})
     carrier_port: str | None = field(default=None, metadata={"doc": "where the carrier enters"})
-    overcoupling: Any = quantity("1", None, minimum=0.0, maximum=1.0, doc="kappa_in/kappa of a two-port cavity")
+    overcoupling: Any = quantity(
+        "1", None, minimum=0.0, root=True, maximum=1.0, doc="kappa_in/kappa of a two-port cavity"
+    )
     detuning_hz: Any = quantity("Hz", doc="Delta, red negative")
     coupling_hz: Any = quantity("Hz", None, doc="textbook g = g_0 sqrt(n)")
     single_photon_coupling_hz: Any = quantity("Hz", None, doc="g_0, with photons or power_w")
-    photons: Any = quantity("1", None, minimum=0.0, doc="intracavity photon number")
-    power_w: Any = quantity("W", None, minimum=0.0, doc="carrier power at the carrier port, with wavelength_m")
+    photons: Any = quantity("1", None, minimum=0.0, root=True, doc="intracavity photon number")
+    power_w: Any = quantity(
+        "W", None, minimum=0.0, root=True, doc="carrier power at the carrier port, with wavelength_m"
+    )
     wavelength_m: Any = quantity("m", None, above=0.0, doc="of the carrier; needed with power_w")
     mode_matching: Any = quantity("1", 1.0, minimum=0.0, maximum=1.0, doc="power overlap with the cavity mode")
     damping: str = choice("velocity", "velocity", "symmetric")
@@ -82,8 +86,18 @@ class OptomechanicalCavity(Element):
         super().__post_init__()
         if self.ports is None and self.overcoupling is None:
             raise InputError(f"{self.name} ({self.kind}): missing overcoupling, or ports with their fractions of kappa")
+        parts_: list[OptomechanicalCavity | MechanicalMode] = [self, *self.modes]
+        for part in parts_:
+            if part.bath_occupation is None and part.bath_temperature_k is None:
+                raise InputError(f"{part.name}: missing bath_occupation or bath_temperature_k")
         if self.coupling_hz is None and self.single_photon_coupling_hz is None:
             raise InputError(f"{self.name} ({self.kind}): missing coupling_hz (or single_photon_coupling_hz)")
+        if self.ports is None:
+            for key in ("input_port", "output_port", "carrier_port"):
+                if getattr(self, key) not in (None, "in", "loss"):
+                    raise InputError(
+                        f"{self.name}.{key} = {getattr(self, key)!r}: with overcoupling the ports are in, loss"
+                    )
         if self.ports is not None:
             total = sum(self.ports.values())
             if abs(total - 1) > 1e-9 or min(self.ports.values()) < 0:
@@ -113,12 +127,12 @@ class OptomechanicalCavity(Element):
         else:
             shares = {k: np.asarray(v) * 1.0 for k, v in self.ports.items()}
         entry, leave, _ = self.port_roles()
-        if np.any(np.real(np.asarray(self.mode_matching)) < 1.0):
+        if np.any(np.asarray(self.mode_matching) != 1.0):  # a complex step at one counts
             lost = (1.0 - np.asarray(self.mode_matching)) * shares[entry]
             sink = next((k for k in ("loss", *shares) if k in shares and k not in (entry, leave)), None)
             if sink is None:
-                shares["loss"] = 0.0 * lost
-                sink = "loss"
+                sink = "unmatched"
+                shares[sink] = 0.0 * lost
             shares[entry] = shares[entry] - lost
             shares[sink] = shares[sink] + lost
         return {k: kappa * v for k, v in shares.items()}
@@ -190,10 +204,15 @@ class OptomechanicalCavity(Element):
         up, down = (1 / np.sqrt(1 + (2 * (s * f + delta) / kappa) ** 2) for s in (1, -1))
         return 2 * g**2 / kappa * (up + down) ** 2, (up - down) / (up + down)
 
-    def carrier_phases(self) -> tuple[Pair, Pair]:
-        """(cos, sin) of psi_in (input to intracavity) and of the outgoing carrier relative to the incoming one."""
+    def carrier_phases(self, port: str | None = None) -> tuple[Pair, Pair]:
+        """(cos, sin) of psi_in (input to intracavity) and of the carrier that leaves by `port` (default: the output port).
+
+        Relative to the incoming carrier: sqrt(kappa_port kappa_carrier)/(kappa/2 - i Delta), minus one at the carrier's
+        own port.
+        """
         rates = self.port_rates()
         _, leave, entry = self.port_roles()
+        leave = port or leave
         kappa, delta = sum(rates.values()), TWO_PI * np.asarray(self.detuning_hz)
         square = kappa**2 / 4 + delta**2
         norm = np.sqrt(square)
@@ -207,6 +226,12 @@ class OptomechanicalCavity(Element):
                 f"{self.name}: no carrier leaves the cavity (critically coupled on resonance): no phase reference"
             )
         return inner, (re / size, im / size)
+
+    def _leaving(self, port: str) -> Pair:
+        try:
+            return self.carrier_phases(port)[1]
+        except ModelError:  # no carrier leaves by this port: its quadratures have no reference of their own
+            return 1.0, 0.0
 
     # -- the element ----------------------------------------------------------------------------------------------
 
@@ -265,7 +290,9 @@ class OptomechanicalCavity(Element):
         modes = (Mode(self.name), Mode(f"{self.name}.cavity", "cavity"), *(Mode(n, "auxiliary") for n in names[1:]))
         inputs = tuple(Port(f"{self.name}.{'in' if k == entry else k}", "field") for k in order)
         outputs = tuple(
-            Port(f"{self.name}.out", "field", carrier=(co, so)) if k == leave else Port(f"{self.name}.{k}_out", "field")
+            Port(f"{self.name}.out", "field", carrier=(co, so))
+            if k == leave
+            else Port(f"{self.name}.{k}_out", "field", carrier=self._leaving(k))
             for k in leave_order
         )
         S = block_diagonal([0.5 * np.eye(2 * len(order)), *(b[2] for b in baths)])
@@ -277,6 +304,4 @@ class OptomechanicalCavity(Element):
 def _occupation(part: OptomechanicalCavity | MechanicalMode) -> Any:
     if part.bath_occupation is not None:
         return part.bath_occupation
-    if part.bath_temperature_k is None:
-        return 0.0
     return occupation_at(part.bath_temperature_k, part.mechanical_hz)

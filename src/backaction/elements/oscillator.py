@@ -32,7 +32,7 @@ class Oscillator(Element):
     intrinsic_linewidth_hz: Any = quantity("Hz", minimum=0.0)
     occupation: Any = quantity("1", None, minimum=0.0, doc="bath occupation")
     temperature_k: Any = quantity("K", None, minimum=0.0, doc="bath temperature, instead of the occupation")
-    readout_rate_hz: Any = quantity("Hz", None, minimum=0.0, doc="Gamma")
+    readout_rate_hz: Any = quantity("Hz", None, minimum=0.0, root=True, doc="Gamma")
     gain: Any = quantity("sqrt(Hz)", None, doc="reading without back-action")
     damping: str = choice("velocity", "velocity", "symmetric", "structural")
 
@@ -43,11 +43,15 @@ class Oscillator(Element):
             raise ModelError(
                 f"{self.name}: structural damping has no state-space form (it is a frequency-domain Response)"
             )
+        if self.occupation is None and self.temperature_k is None:
+            raise InputError(f"{self.name} (oscillator): missing occupation or temperature_k")
         if self.readout_rate_hz is None and self.gain is None:
             raise InputError(f"{self.name} (oscillator): missing readout_rate_hz or gain")
         occupation = self.occupation
         if occupation is None:
-            occupation = 0.0 if self.temperature_k is None else occupation_at(self.temperature_k, self.frequency_hz)
+            if np.any(np.real(np.asarray(self.frequency_hz)) == 0):
+                raise InputError(f"{self.name}: frequency_hz = 0 has no thermal occupation; give occupation")
+            occupation = occupation_at(self.temperature_k, self.frequency_hz)
         omega, gamma = TWO_PI * np.asarray(self.frequency_hz), TWO_PI * np.asarray(self.intrinsic_linewidth_hz)
         port, couple, density = thermal_bath(f"{self.name}.bath", gamma, occupation, self.damping)
         if self.readout_rate_hz is not None:

@@ -37,7 +37,7 @@ class SpinOscillator(Element):
     larmor_offset_linewidths: Any = quantity("1", None, doc="the same in units of gamma_M")
     mass: str = choice("negative", "negative", "positive", doc="sign of the frequency when an offset is given")
     intrinsic_linewidth_hz: Any = quantity("Hz", minimum=0.0, doc="gamma_S0, with power broadening, without dynamical")
-    readout_rate_hz: Any = quantity("Hz", minimum=0.0, doc="Gamma_S")
+    readout_rate_hz: Any = quantity("Hz", minimum=0.0, root=True, doc="Gamma_S")
     tensor_ratio: Any = quantity("1", 0.0, doc="zeta_S")
     occupation: Any = quantity("1", 0.0, minimum=0.0, doc="n_S of the bath")
     broadband_noise_sn: Any = quantity("SN", 0.0, minimum=0.0, doc="white noise added to P at the output")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,12 @@ def read_record(path: str | Path, **given: Any) -> Record:
         head, _, tail = text.rpartition(":")
         if Path(head).exists():
             file, inner = Path(head), tail
+    if file.is_dir():
+        raise InputError(f"{text}: is a folder, not a record")
     if not file.is_file():
         raise InputError(f"{text}: no such file")
+    if not os.access(file, os.R_OK):
+        raise InputError(f"{text}: permission denied")
     if file.stat().st_size == 0:
         raise InputError(f"{text}: the file is empty")
     reader = READERS.get(file.suffix.lower())

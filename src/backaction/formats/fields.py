@@ -24,13 +24,11 @@ def to_record(source: Any, attributes: Mapping[str, Any], given: Mapping[str, An
     """Build a record from attributes, `given` values first; asks by name for what is missing."""
     found: dict[str, Any] = {}
     for key, words in _WORDS.items():
-        if key in given:
-            found[key] = given[key]
-            continue
-        for word in words:
-            if word in attributes:
-                found[key] = attributes[word]
-                break
+        said = next((attributes[w] for w in words if w in attributes), None)
+        if key in given and said is not None and not _same(key, given[key], said):
+            raise InputError(f"{name}: says {key} = {_text(said)}, the option says {given[key]}; leave the option out")
+        if key in given or said is not None:
+            found[key] = given.get(key, said)
     for key, hint in (
         ("sample_rate_hz", "samples per second (--rate)"),
         ("sampling", "'average' or 'instantaneous' (--sampling)"),
@@ -54,13 +52,28 @@ def to_record(source: Any, attributes: Mapping[str, Any], given: Mapping[str, An
                 raise InputError(f"{name}: {key} = {found[key]!r}: expected a number") from None
     front_end = given.get("front_end_hz", attributes.get("front_end_hz"))
     if front_end is not None:
-        values["front_end_hz"] = tuple(float(f) for f in np.atleast_1d(front_end))
+        try:
+            values["front_end_hz"] = tuple(float(f) for f in np.atleast_1d(front_end))
+        except (TypeError, ValueError):
+            raise InputError(f"{name}: front_end_hz = {front_end!r}: expected corner frequencies") from None
     gaps = attributes.get("gaps")
     if gaps is not None:
-        values["gaps"] = tuple((int(a), int(b)) for a, b in np.asarray(gaps).reshape(-1, 2))
+        try:
+            values["gaps"] = tuple((int(a), int(b)) for a, b in np.asarray(gaps).reshape(-1, 2))
+        except (TypeError, ValueError):
+            raise InputError(f"{name}: gaps = {gaps!r}: expected pairs of sample numbers") from None
     known = {w for words in _WORDS.values() for w in words} | {"gaps", "front_end_hz"}
     values["metadata"] = {k: v for k, v in attributes.items() if k not in known}
     return Record(source, name=name, **values)
+
+
+def _same(key: str, given: Any, said: Any) -> bool:
+    if key == "sampling":
+        return _text(given).lower()[:5] in _text(said).lower()
+    try:
+        return bool(np.isclose(float(given), float(said), rtol=1e-9))
+    except (TypeError, ValueError):
+        return _text(given) == _text(said)
 
 
 def _text(value: Any) -> str:
@@ -69,8 +82,8 @@ def _text(value: Any) -> str:
 
 def _sampling(text: str, name: str) -> Any:
     words = text.lower()
-    if "average" in words or "integrat" in words:
+    if "average" in words:
         return "average"
-    if "instant" in words or "point" in words:
+    if "instantaneous" in words:
         return "instantaneous"
     raise InputError(f"{name}: sampling = {text!r}: must be 'average' or 'instantaneous' (--sampling)")

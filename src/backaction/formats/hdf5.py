@@ -56,6 +56,10 @@ def write(path: Path, record: Record, attributes: Mapping[str, Any], extra: Mapp
         dataset = file.create_dataset("photocurrent", data=record.values().astype(np.float32))
         dataset.attrs["sample_rate_hz"], dataset.attrs["unit"] = record.sample_rate_hz, record.unit
         dataset.attrs["sampling"], dataset.attrs["t0_s"] = record.sampling, record.start_s
+        if record.front_end_hz:
+            dataset.attrs["front_end_hz"] = record.front_end_hz
+        if record.gaps:
+            dataset.attrs["gaps"] = record.gaps
         for name, data in extra.items():
             file[f"truth/{name}"] = data
         for key, value in attributes.items():

@@ -37,6 +37,8 @@ def read(path: Path, inner: str | None, given: Mapping[str, Any]) -> Record:
         dtype = np.dtype(attributes.pop("dtype"))
     except TypeError as error:
         raise InputError(f"{sidecar}: dtype: {error}") from None
+    if dtype.itemsize == 0 or dtype.kind not in "iufc":
+        raise InputError(f"{sidecar}: dtype = {dtype}: expected a numeric type")
     size = path.stat().st_size
     if size % dtype.itemsize:
         raise InputError(f"{path}: {size} bytes are not whole samples of {dtype}: truncated, or another dtype")
