@@ -10,11 +10,13 @@ from backaction import (
     Homodyne,
     Loss,
     OptomechanicalCavity,
+    Oscillator,
     Rotation,
     SpinOscillator,
     Squeezer,
     TechnicalNoise,
 )  # fmt: skip
+from backaction.elements import Line, MechanicalMode
 
 rates = st.floats(1e2, 5e4)
 angles = st.floats(-180.0, 180.0)
@@ -49,12 +51,17 @@ def cavities(draw, name):
         coupling_hz=draw(st.floats(1e3, 6e4)),
         mode_matching=draw(powers),
         damping="symmetric",
-    )
+        modes=tuple(
+            MechanicalMode(name=f"extra{k}", mechanical_hz=draw(st.floats(5e5, 2e6)), mechanical_linewidth_hz=1.0,
+                           bath_occupation=draw(st.floats(0.0, 1e3)), coupling_hz=draw(st.floats(1e3, 3e4)))
+            for k in range(draw(st.integers(0, 1)))
+        ),
+    )  # fmt: skip
 
 
 @st.composite
 def optics(draw, name):
-    kind = draw(st.sampled_from(["loss", "rotation", "squeezer", "splitter", "noise"]))
+    kind = draw(st.sampled_from(["loss", "rotation", "squeezer", "splitter", "noise", "oscillator"]))
     if kind == "loss":
         return Loss(name=name, transmission=draw(st.floats(0.0, 1.0)))
     if kind == "rotation":
@@ -63,7 +70,18 @@ def optics(draw, name):
         return Squeezer(name=name, squeezing_db=draw(st.floats(-10, 10)), angle_deg=draw(angles), purity=draw(powers))
     if kind == "splitter":
         return BeamSplitter(name=name, transmission=draw(powers))
-    return TechnicalNoise(name=name, floor_sn=draw(st.floats(0, 2)), angle_deg=draw(angles))
+    if kind == "oscillator":
+        return Oscillator(
+            name=name, frequency_hz=draw(st.floats(-2e6, -5e5)), intrinsic_linewidth_hz=draw(rates), readout_rate_hz=draw(rates),
+            occupation=draw(st.floats(0.0, 5.0)), damping="symmetric",
+        )  # fmt: skip
+    line = Line(
+        name="line",
+        center_hz=draw(st.floats(5e5, 2e6)),
+        width_hz=draw(st.floats(1e2, 1e4)),
+        peak_sn=draw(st.floats(0, 9)),
+    )
+    return TechnicalNoise(name=name, floor_sn=draw(st.floats(0, 2)), angle_deg=draw(angles), lines=(line,))
 
 
 @st.composite
@@ -77,4 +95,4 @@ def experiments(draw):
     detector = Homodyne(
         name="detector", efficiency=draw(powers), angle_deg=draw(angles), electronic_noise_sn=draw(st.floats(0.0, 1.0))
     )
-    return Experiment([*elements, detector])
+    return Experiment([*elements, detector], modes=("spin", "membrane"))

@@ -422,16 +422,6 @@ def test_sidebands_frame_has_two_currents_cos_and_sin():
     assert_allclose(system.D @ system.S @ system.D.T, np.eye(2) / 2)  # each is one shot-noise unit of vacuum
 
 
-def test_sideband_quadrature_of_white_noise_keeps_its_density():
-    """P_c = sqrt(2) lowpass(P cos w0 t): the factor sqrt(2) keeps the vacuum's density at 1/2."""
-    rng = np.random.default_rng(0)
-    P = rng.standard_normal(1 << 18)
-    t = np.arange(P.size)
-    demodulated = np.sqrt(2) * P * np.cos(2 * np.pi * 0.23 * t)
-    low = np.abs(np.fft.rfft(demodulated)[: P.size // 20]) ** 2 / P.size
-    assert_allclose(np.mean(low), 1.0, rtol=0.05)
-
-
 def test_connecting_unequal_frames_is_refused():
     a = Loss(name="a", transmission=0.5).build(Light(frame=sidebands(1e6)))
     b = Loss(name="b", transmission=0.5).build()

@@ -108,7 +108,7 @@ def test_further_modes_see_the_same_field():
 
 
 def test_photons_from_power():
-    """54 uW at 852 nm on the cavity of Moller 2017 (kappa1/kappa2 = 25, matching 0.9) give 5.68e6 photons (their 5.7e6)."""
+    """n = kappa_in P/(hbar omega_L)/(kappa^2/4 + Delta^2), from h, c and the wavelength."""
     given = {k: v for k, v in CAVITY.items() if k not in ("coupling_hz", "detuning_hz", "cavity_linewidth_hz")}
     cavity = OptomechanicalCavity(
         name="m", overcoupling=25 / 26, cavity_linewidth_hz=2e6, detuning_hz=-0.4e6, single_photon_coupling_hz=100.0,

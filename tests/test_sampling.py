@@ -39,8 +39,8 @@ def test_instantaneous_sampling_reads_the_state_at_the_end():
 
 
 @given(experiments())
-def test_sampled_model_keeps_the_steady_state_and_the_total_power(experiment):
-    """V = F V F^T + Q with the continuous V, and variance of a sample = (1/h^2) int int of the autocorrelation."""
+def test_sampled_model_keeps_the_steady_state(experiment):
+    """V = F V F^T + Q with the continuous V, and a joint noise covariance that is one."""
     rate = 1e7
     m = discretise(experiment.system, rate)
     V = steady.unconditional(experiment.system)

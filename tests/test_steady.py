@@ -199,7 +199,7 @@ def test_all_ports_detected_is_pure(angles, zeta, transmission, overcoupling, sq
 
 
 def test_pure_limit_of_the_notes(numbers, thomas):
-    """Table parameters without baths and broadband noise, all ports detected: EPR 0.2142 (notes, pure_limit_Vc)."""
+    """Table parameters without baths and broadband noise, all ports detected: pure, as the notes find."""
     from backaction import Homodyne
 
     quiet = thomas.resolved().with_values(

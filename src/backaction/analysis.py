@@ -10,6 +10,7 @@ import numpy as np
 
 from backaction import consistency, entanglement, inference, steady, tracking
 from backaction.consistency import Line, Test
+from backaction.derivatives import gradient
 from backaction.errors import InputError
 from backaction.experiment import Experiment
 from backaction.files import provenance, to_json
@@ -381,19 +382,28 @@ def _floor_allows(
 ) -> dict[str, float]:
     """Excess of the measured floor over the calibrated one, and V_c with it as white noise at the detector.
 
-    The calibrated floor is the fitted model with every noise-floor field (broadband, electronic, technical) put back to
-    what the experiment says, so that a fit which absorbed an excess into one of them does not hide it. The excess is the
-    mean over the outer 15 % of the band on either side; only a positive one is added.
+    The calibrated model is the experiment as given, its lines moved to where the fit finds them: a fit can absorb an
+    excess into its parameters, the calibrations cannot. The excess is the mean over the outer 15 % of the band on either
+    side; its error holds statistics, the shot-noise scale and the priors of all parameters. Only a positive one is added.
     """
-    floors = [f for f in given.fields() if f.endswith(("broadband_noise_sn", "electronic_noise_sn", "floor_sn"))]
-    calibrated = fit.experiment.with_values({f: float(np.real(given.value(f))) for f in floors})
+    at = ("larmor", "mechanical_hz", "frequency_hz", "center_hz")
+    moved = {
+        n: float(v) for n, v in zip(fit.names, fit.values, strict=True) if any(w in n.rpartition(".")[2] for w in at)
+    }
+    calibrated = given.with_values(moved)
     f = measured.frequency_hz
     edge = 0.15 * (f[-1] - f[0])
     sides = (f < f[0] + edge) | (f > f[-1] - edge)
-    level = discretise(calibrated.system, *record.digitiser).spectrum(f[sides]) * calibration.density
-    extra = float(np.mean(measured.density[sides] - level) / calibration.density)
-    statistics = np.sqrt(np.mean(level**2) / (measured.averages * np.sum(sides))) / calibration.density
-    sd = float(np.hypot(statistics, calibration.relative_sd * np.mean(level) / calibration.density))
+    f = f[sides]
+    level = discretise(calibrated.system, *record.digitiser).spectrum(f)
+    extra = float(np.mean(measured.density[sides] / calibration.density - level))
+    widths = {n: p.sd for n, p in given.priors.items() if p.sd is not None and n not in moved}
+    prior = np.zeros(1)
+    if widths:
+        slopes = gradient("spectrum", calibrated, list(widths), frequency_hz=f[:: max(1, f.size // 50)])
+        prior = np.mean(slopes, axis=-1) * np.array(list(widths.values()))
+    statistics = np.sqrt(np.mean(level**2) / (measured.averages * f.size))
+    sd = float(np.sqrt(statistics**2 + (calibration.relative_sd * np.mean(level)) ** 2 + np.sum(prior**2)))
     detector = calibrated.detectors()[0]
 
     def variance(excess: float) -> float:

@@ -128,7 +128,7 @@ def _mask(values: Array, zero: Array) -> Array:
 
 
 def slope(measure: Measure, V: Array) -> Array:
-    """D measure/dV as a symmetric matrix: given in closed form, or by a complex step through every distinct entry."""
+    """Slope d measure/dV as a symmetric matrix: given in closed form, or by a complex step through every distinct entry."""
     if measure.slope is not None:
         return measure.slope(V)
     n = V.shape[-1]

@@ -176,7 +176,8 @@ def averaged_spectrum(record: Record, resolution_hz: float, taper: float = 0.1) 
 
     Pieces are the contiguous stretches between gaps (at most 2^22 samples each, their mean removed); the Tukey window's
     tapered fraction is `taper`. With K pieces of equal length and M raw bins per output bin the effective number of
-    averages is K M c, c = (sum w^2)^2/(T sum w^4), exact for bins much wider than 1/T. Frequencies are bin centres;
+    averages is K M c, 1/c = 1 + 2 sum_{m<M} (1 - m/M) rho_m with rho_m = |FT of w^2 at m|^2, normalised, the correlation of
+    raw bins m apart. Frequencies are bin centres;
     the first and last bins (mean removal, Nyquist) are left out.
 
     Raises
@@ -204,7 +205,6 @@ def averaged_spectrum(record: Record, resolution_hz: float, taper: float = 0.1) 
         )
     bins = int(np.floor(fs / 2 / resolution_hz)) + 1
     total, count = np.zeros(bins), np.zeros(bins)
-    efficiency = 1.0
     for x in pieces:
         w = _tukey(len(x), taper)
         power = np.abs(np.fft.rfft((x - np.mean(x)) * w)) ** 2 / (fs * np.sum(w * w))
@@ -212,11 +212,11 @@ def averaged_spectrum(record: Record, resolution_hz: float, taper: float = 0.1) 
         index = np.minimum((f / resolution_hz + 1e-9).astype(int), bins - 1)
         total += np.bincount(index, power, bins)
         count += np.bincount(index, minlength=bins)
-        efficiency = np.sum(w * w) ** 2 / (len(x) * np.sum(w**4))
     keep = slice(1, max(2, bins - 2))
     density = total[keep] / np.maximum(count[keep], 1)
     centres = ((np.arange(bins) + 0.5) * resolution_hz - fs / 2 / max(1, length))[keep]
-    averages = float(np.median(count[keep])) * float(efficiency)
+    raw = round(resolution_hz * length / fs)
+    averages = float(np.median(count[keep])) * _efficiency(_tukey(length, taper), raw)
     return Spectrum(centres, density, averages, resolution_hz, f"{record.unit}^2/Hz")
 
 
@@ -249,6 +249,15 @@ def _contiguous(values: Array, least: int) -> list[Array]:
         return [values] if len(values) >= least else []
     edges = np.flatnonzero(np.diff(np.concatenate([[False], good, [False]]).astype(int)))
     return [values[a:b] for a, b in zip(edges[::2], edges[1::2], strict=True) if b - a >= least]
+
+
+def _efficiency(w: Array, raw_bins: int) -> float:
+    """Effective over nominal averages of `raw_bins` neighbouring bins of a periodogram with window w."""
+    size = min(raw_bins, len(w) // 2)
+    rho = np.abs(np.fft.rfft(w * w)[:size]) ** 2
+    rho = rho / rho[0]
+    m = np.arange(1, size)
+    return float(1 / (1 + 2 * np.sum((1 - m / raw_bins) * rho[1:])))
 
 
 def _tukey(size: int, fraction: float) -> Array:
