@@ -107,9 +107,13 @@ def effect(system: LinearSystem) -> Array:
     info = symmetric(transpose(d.C) @ np.linalg.solve(R, d.C))
     # J is the stabilising solution of a filter equation for -A~^T with process noise info and "measurement" Q~
     J, _, good = _care(transpose(At), info, Qt)
-    if system.batch_shape == () and (not good or np.linalg.cond(J) > 1e14):
+    J = np.where(good[..., None, None], J, -np.eye(J.shape[-1]))
+    eigenvalues = np.linalg.eigvalsh(J)
+    seen = np.any(info != 0, axis=(-2, -1)) & (eigenvalues[..., 0] > 1e-14 * eigenvalues[..., -1])
+    if system.batch_shape == () and not seen:
         raise ModelError("no steady effect operator: the future record does not determine every state variable")
-    return symmetric(np.linalg.inv(J))
+    J = np.where(seen[..., None, None], J, np.eye(J.shape[-1]))
+    return np.where(seen[..., None, None], symmetric(np.linalg.inv(J)), np.nan)
 
 
 # -- solvers ----------------------------------------------------------------------------------------------------------
