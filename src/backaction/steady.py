@@ -170,9 +170,9 @@ def _care(A: Array, Q: Array, G: Array) -> tuple[Array, Any, Any]:
     A, Q, G = (np.broadcast_to(m, (*shape, n, n)) for m in (A, Q, G))
     rate = np.max(np.abs(A), axis=(-2, -1), keepdims=True) + 1e-300
     # balance V against 1: with V = s V', Q/s and s G have like size
-    size = np.sqrt((np.max(np.abs(Q), axis=(-2, -1)) + 1e-300) / (np.max(np.abs(G), axis=(-2, -1)) + 1e-300))[
-        ..., None, None
-    ]
+    most_q, most_g = np.max(np.abs(Q), axis=(-2, -1)), np.max(np.abs(G), axis=(-2, -1))
+    both = (most_q > 0) & (most_g > 0)
+    size = np.sqrt(np.where(both, most_q, 1.0) / np.where(both, most_g, 1.0))[..., None, None]
     a, q, g = A / rate, Q / rate / size, G / rate * size
     top = np.concatenate([transpose(a), -g], axis=-1)
     bottom = np.concatenate([-q, -a], axis=-1)
