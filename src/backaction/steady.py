@@ -201,7 +201,7 @@ def _care(A: Array, Q: Array, G: Array) -> tuple[Array, Any, Any]:
             break
         previous = np.minimum(step, previous)
     terms = (a @ V, V @ transpose(a), q, V @ g @ V)
-    scale = sum(np.max(np.abs(x), axis=(-2, -1)) for x in terms)
+    scale = sum(np.max(np.abs(x), axis=(-2, -1)) for x in terms) + 1e-300
     residual = np.max(np.abs(terms[0] + terms[1] + terms[2] - terms[3]), axis=(-2, -1)) / scale
     good = usable & (residual < 1e-9)
     return np.where(good[..., None, None], V * size, np.nan), np.where(good, residual, np.nan), good
