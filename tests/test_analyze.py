@@ -114,6 +114,8 @@ def test_real_levitated_particle(tmp_path):
     assert found.in_band["before"] > 5
     assert found.in_band["after"] < 1.2
     assert any("floor is not white" in w for w in found.warnings)
+    assert any("beyond the band" in w for w in found.warnings)
+    assert found.exit_code == 0
     assert found.quantum is None
     assert "no shot-noise reference" in found.verdict
     assert "entangled" not in found.verdict

@@ -183,6 +183,11 @@ def analyze(
     say("testing the innovations", None)
     tests = [_fit_test(fit), *_prior_test(fit), *consistency.innovation_tests(followed, in_unit, band)]
     shortest = 20 * record.sample_rate_hz / consistency.settled(followed).size
+    if not calibration.floor_known:
+        # the floor is fitted within the band: beyond it the model claims nothing, and a misfit is a warning
+        beyond = [t for t in tests if t.name in ("innovation variance", "innovation whiteness")]
+        warnings += [f"beyond the band: {t.sentence}" for t in beyond if not t.passed]
+        tests = [t for t in tests if t not in beyond]
     innovations = consistency.innovation_spectrum(followed, max(measured.resolution_hz, shortest)).band(*band)
     lines = _lines(measured, fit, innovations)
     if lines:

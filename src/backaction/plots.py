@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,9 @@ import numpy as np
 from backaction.matrices import Array
 from backaction.records import Spectrum
 from backaction.response import Budget
+
+# a stale font cache is no concern of the person who wants a figure
+logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
 
 COLOURS = (
     "#4477AA",
