@@ -168,6 +168,17 @@ def full(m):
     return Experiment([s, Loss(name="l", transmission=m.nu), Rotation(name="r", angle_deg=180.0), o, Homodyne(name="d", efficiency=m.eta)])  # fmt: skip
 
 
+def test_equation_2a_is_the_readout_of_the_full_model():
+    """P_out = ... + sqrt(eta)(sqrt(Gamma_M) X_M - sqrt(nu Gamma_S) X_S): the current's row on the two modes (light in i units)."""
+    m = simple()
+    system = full(m).system
+    row = system.detected().C[0]
+    x_m, x_s = row[system.mode("m").start], row[system.mode("s").start]
+    assert_allclose(x_m, np.sqrt(2 * m.eta * m.rate_m), rtol=1e-12)
+    assert_allclose(x_s, -np.sqrt(2 * m.eta * m.nu * m.rate_s), rtol=1e-12)
+    assert_allclose([row[system.mode("m").start + 1], row[system.mode("s").start + 1]], 0.0, atol=1e-9)
+
+
 @pytest.mark.parametrize("detuning", [0.0, 200.0])
 def test_equation_2b_is_the_limit_of_the_full_model(detuning):
     """QND limit (zeta = 0), gamma << omega: thermal parts, link back-action and total to 1 % near resonance."""
