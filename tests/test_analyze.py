@@ -175,5 +175,7 @@ def test_report_folder_is_complete_and_self_contained(clean, tmp_path):
     assert page.count("data:image/png;base64") == 4
     document = json.loads((folder / "result.json").read_text())
     assert document["passed"] is True
+    fitted = Experiment.load(folder / "fitted.toml")
+    assert fitted.value("link.transmission") == document["fit"]["parameters"]["link.transmission"]["mean"]
     again = document["experiment"]["name"]
     assert again == "thomas2021"

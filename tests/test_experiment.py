@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from networks import experiments
 from numpy.testing import assert_allclose
 
 from backaction import Experiment, Homodyne, Loss, OptomechanicalCavity, Rotation, SpinOscillator, results
@@ -57,15 +59,20 @@ def test_shipped_experiments_all_load_and_build():
         assert Experiment.load(name).build().currents
 
 
-def test_to_dict_reads_back_exactly(thomas):
-    """Provenance: the stored table, written as TOML by another library's rules, gives the same system."""
-    table = thomas.to_dict()
-    lines = [f"name = {table['name']!r}", "[state]", f"modes = {table['state']['modes']}"]
-    for e in table["element"]:
-        lines += ["[[element]]"] + [f"{k} = {v!r}" for k, v in e.items()]
-    again = Experiment.from_toml("\n".join(lines))
+@given(experiments())
+def test_toml_reads_back_exactly(experiment):
+    """Provenance: what is written as TOML gives the same matrices, bit by bit, parts and connections included."""
+    again = Experiment.from_toml(experiment.to_toml())
     for k in "ABCDS":
-        assert np.array_equal(getattr(again.system, k), getattr(thomas.system, k))
+        assert np.array_equal(getattr(again.system, k), getattr(experiment.system, k))
+    assert again.to_dict() == experiment.to_dict()
+
+
+def test_shipped_experiment_and_its_priors_read_back(thomas):
+    again = Experiment.from_toml(thomas.to_toml())
+    assert again.priors == thomas.priors
+    assert again.band_hz == thomas.band_hz
+    assert again.to_dict() == thomas.to_dict()
 
 
 def test_connections_say_anything_else():

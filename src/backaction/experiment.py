@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -274,9 +275,31 @@ class Experiment:
             out["analysis"] = {"band_hz": list(self.band_hz)}
         return out
 
+    def to_toml(self) -> str:
+        """The experiment as TOML text that `from_toml` reads back to the same system, digit by digit."""
+        table = self.to_dict()
+        lines = [f"name = {_toml(table['name'])}", f"description = {_toml(table['description'])}"]
+        for key in ("state", "analysis"):
+            lines += ["", f"[{key}]", *(f"{k} = {_toml(v)}" for k, v in table[key].items())] if key in table else []
+        for key in ("element", "connection"):
+            for item in table.get(key, []):
+                lines += ["", f"[[{key}]]", *(f"{k} = {_toml(v)}" for k, v in item.items())]
+        if "prior" in table:
+            lines += ["", "[prior]", *(f"{_toml(k)} = {_toml(v)}" for k, v in table["prior"].items())]
+        return "\n".join(lines) + "\n"
+
     def detectors(self) -> tuple[Homodyne, ...]:
         """The homodyne detectors, in path order."""
         return tuple(e for e in self.elements if isinstance(e, Homodyne))
+
+
+def _toml(value: Any) -> str:
+    """A TOML value: strings and numbers as in JSON, mappings as inline tables."""
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{k} = {_toml(v)}" for k, v in value.items()) + " }"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(_toml(v) for v in value) + "]"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def shipped() -> tuple[str, ...]:

@@ -22,7 +22,16 @@ from backaction.errors import InputError
 from backaction.files import to_json
 from backaction.sampling import sampled_budget
 
-FILES = ("index.html", "result.json", "track.h5", "spectrum.png", "trajectory.png", "covariance.png", "innovations.png")
+FILES = (
+    "index.html",
+    "result.json",
+    "fitted.toml",
+    "track.h5",
+    "spectrum.png",
+    "trajectory.png",
+    "covariance.png",
+    "innovations.png",
+)
 """What a report folder holds (trajectory and covariance only for calibrated records)."""
 
 
@@ -53,6 +62,10 @@ def write(analysis: Analysis, folder: str | Path, progress: Callable[[str], None
         analysis.track.save(work / "track.h5")
         document = analysis.document()
         (work / "result.json").write_text(to_json(document), "utf-8")
+        fitted = analysis.fit.experiment
+        (work / "fitted.toml").write_text(
+            f"# {analysis.record.name}: maximum of the posterior\n{fitted.to_toml()}", "utf-8"
+        )
         (work / "index.html").write_text(_page(analysis, document, images), "utf-8")
         if (target / "result.json").is_file():  # an earlier report of ours: leave none of its files beside the new ones
             for old in FILES:
@@ -295,5 +308,5 @@ def _provenance(analysis: Analysis, document: dict[str, Any]) -> str:
     return (
         f"<footer>{_e(r.name)}: {r.size} samples at {r.sample_rate_hz:g} Hz, {r.sampling} sampling. {_e(calibration)}. "
         f"{_e(meta)}<br>backaction {__version__}; parameters, seed and every number are in result.json, the "
-        "trajectory in track.h5.</footer>"
+        "fitted experiment in fitted.toml, the trajectory in track.h5.</footer>"
     )
