@@ -1,6 +1,7 @@
 """Pages that are generated from the code when the documentation is built: elements and command line."""
 
 import dataclasses
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +24,9 @@ def _table(cls):
                 allowed = f">= {low:g}" if high is None else f"[{low:g}, {high:g}]"
         missing = f.default is dataclasses.MISSING
         default = "**required**" if missing else "" if f.default in (None, ()) else f"`{f.default}`"
-        rows.append(f"| `{f.name}` | {m.get('unit', '')} | {allowed} | {default} | {m.get('doc', '')} |")
+        rows.append(
+            f"| `{f.name}` | {m.get('unit', '')} | {allowed} | {default} | {m.get('doc', '').replace('|', chr(92) + '|')} |"
+        )
     groups = ["give only one of " + ", ".join(f"`{k}`" for k in g) for g in cls.groups]
     return "\n".join(rows) + ("\n\n" + "; ".join(groups) + "." if groups else "")
 
@@ -31,7 +34,7 @@ def _table(cls):
 def _elements():
     parts = ["# Elements", "", "Generated from the code. In TOML each is an `[[element]]` with `name` and `kind`.", ""]
     for kind, cls in ELEMENTS.items():
-        parts += [f"## `{kind}`", "", "```text", (cls.__doc__ or "").strip(), "```", "", _table(cls), ""]
+        parts += [f"## `{kind}`", "", "```text", inspect.cleandoc(cls.__doc__ or ""), "```", "", _table(cls), ""]
         if cls.part_type is not None:
             key = next(f.name for f in dataclasses.fields(cls) if f.metadata.get("parts"))
             parts += [f"Each entry of `{key}` (`[[element.{key}]]`):", "", _table(cls.part_type), ""]
@@ -72,7 +75,8 @@ def _paper(key):
     chosen = paper(key)
     context = chosen.context()
     parts = [f"# {key}", "", chosen.reference, "", chosen.intro, "", "## Claims", "",
-             "Errors in parentheses are half a unit of the last printed digit; no value is tuned to agree.", "",
+             "Errors in parentheses are not the paper's: half a unit of the last printed digit, or for words such as \"about\" and for",
+             "limits of formulas a width of ours. No value is tuned to agree.", "",
              table(run(chosen)), ""]  # fmt: skip
     for title, make in chosen.sections.items():
         parts += [f"## {title}", "", (make.__doc__ or "").strip(), "", make(context), ""]
@@ -90,6 +94,8 @@ def _paper(key):
 
 def on_page_markdown(markdown, page, **_):
     """Replace the body of the generated pages."""
+    if page.file.src_uri.startswith(("papers/", "elements", "command-line")):
+        page.meta["hide"] = ["toc"]  # the tables need the width
     if page.file.src_uri.startswith("papers/"):
         return _paper(Path(page.file.src_uri).stem)
     if page.file.src_uri == "elements.md":

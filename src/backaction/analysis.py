@@ -11,7 +11,7 @@ import numpy as np
 from backaction import consistency, entanglement, inference, steady, tracking
 from backaction.consistency import Line, Test
 from backaction.derivatives import gradient
-from backaction.errors import InputError
+from backaction.errors import InputError, ModelError
 from backaction.experiment import Experiment
 from backaction.files import provenance, to_json
 from backaction.inference import Fit
@@ -170,7 +170,10 @@ def analyze(
     warnings += _dark_conflict(calibration, electronic, experiment)
     say("averaging the spectrum", None)
     measured = averaged_spectrum(record, width).band(*band)
-    fit = inference.fit_spectrum(experiment, measured, calibration, record.digitiser, lambda text: say(text, None))
+    try:
+        fit = inference.fit_spectrum(experiment, measured, calibration, record.digitiser, lambda text: say(text, None))
+    except ModelError as error:  # what is known of the record may be why
+        raise ModelError("; ".join([str(error), *warnings])) from None
     warnings += [f"{n} is at a bound of its prior" for n in fit.at_bound]
     far = sorted((n for n in fit.names if abs(fit.pull(n)) > 2.5), key=lambda n: -abs(fit.pull(n)))
     if far:
@@ -232,9 +235,9 @@ def _band(experiment: Experiment, record: Record) -> tuple[float, float]:
 
 
 def _alive(record: Record) -> None:
-    piece = record.values(0, 1 << 16)
-    if np.ptp(piece) == 0:
-        raise InputError(f"{record.name}: every sample is {piece[0]:g} {record.unit}: nothing was recorded")
+    first = record.values(0, 1)[0]
+    if all(np.all(values == first) for _, values in record.chunks()):
+        raise InputError(f"{record.name}: every sample is {first:g} {record.unit}: nothing was recorded")
 
 
 def _resolution(experiment: Experiment, record: Record, band: tuple[float, float]) -> float:

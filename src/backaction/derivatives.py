@@ -26,7 +26,8 @@ from backaction.matrices import Array, solve_right, transpose
 from backaction.results import Measure, covariances, parse
 from backaction.system import LinearSystem
 
-_H = 1e-30
+STEP = 1e-30
+"""Size of the complex step."""
 
 
 def stepped(experiment: Experiment, fields: Sequence[str]) -> LinearSystem:
@@ -41,7 +42,7 @@ def stepped(experiment: Experiment, fields: Sequence[str]) -> LinearSystem:
         if value is None or isinstance(value, (str, tuple, dict)):
             raise InputError(f"gradient: '{path}' is not a number that is set in '{experiment.name}'")
         hot = eye[:, k].reshape((len(fields),) + (1,) * len(base))
-        values[path] = np.asarray(value) * 1.0 + 1j * _H * hot
+        values[path] = np.asarray(value) * 1.0 + 1j * STEP * hot
     system = experiment.with_values(values, "gradient").build()
     # every derivative keeps its field axis, also of fields on which nothing depends
     shape = (len(fields), *base, *system.A.shape[-2:])
@@ -137,7 +138,7 @@ def slope(measure: Measure, V: Array) -> Array:
     k = np.arange(len(i))
     steps[k, ..., i, j] = 1.0
     steps[k, ..., j, i] = 1.0
-    entry = np.imag(measure.value(V + 1j * _H * steps)) / _H
+    entry = np.imag(measure.value(V + 1j * STEP * steps)) / STEP
     out = np.zeros(V.shape)
     for m, (a, b) in enumerate(zip(i, j, strict=True)):
         out[..., a, b] = entry[m] * (1.0 if a == b else 0.5)
@@ -153,13 +154,13 @@ def _embed(part: Array, index: list[int], V: Array) -> Array:
 
 def _terms(system: LinearSystem, step: LinearSystem, state: str, V: Array) -> tuple[Array, Array]:
     """Closed-loop drift F and the forcing M (leading axis: fields) of F dV + dV F^T + M = 0 for one steady state."""
-    dA = np.imag(step.A) / _H
-    dQ, dN, dR = (np.imag(x) / _H for x in step.noise())
+    dA = np.imag(step.A) / STEP
+    dQ, dN, dR = (np.imag(x) / STEP for x in step.noise())
     if state == "unconditional":
         half = dA @ V
         return system.A, half + transpose(half) + dQ
     detected, d_step = system.detected(), step.detected()
-    dC = np.imag(d_step.C) / _H
+    dC = np.imag(d_step.C) / STEP
     Q, N, R = system.noise()
     if state == "conditional":
         K = solve_right(V @ transpose(detected.C) + N, R)
@@ -168,9 +169,9 @@ def _terms(system: LinearSystem, step: LinearSystem, state: str, V: Array) -> tu
     # the effect operator: J = V^-1 solves J A~ + A~^T J - J Q~ J + G = 0, dV = -V dJ V
     Qs, Ns, Rs = step.noise()
     KN = solve_right(Ns, Rs)
-    dAt = np.imag(step.A - KN @ d_step.C) / _H
-    dQt = np.imag(Qs - KN @ transpose(Ns)) / _H
-    dG = np.imag(transpose(d_step.C) @ np.linalg.solve(Rs, d_step.C)) / _H
+    dAt = np.imag(step.A - KN @ d_step.C) / STEP
+    dQt = np.imag(Qs - KN @ transpose(Ns)) / STEP
+    dG = np.imag(transpose(d_step.C) @ np.linalg.solve(Rs, d_step.C)) / STEP
     K0 = solve_right(N, R)
     At, Qt = system.A - K0 @ detected.C, Q - K0 @ transpose(N)
     J = np.linalg.inv(V)
@@ -203,11 +204,11 @@ def _spectrum(system: LinearSystem, step: LinearSystem, frequency_hz: Any, curre
     Qs, Ns, Rs = step.noise()
     args = (system.A, Q, N[..., k : k + 1], R[..., k : k + 1, k : k + 1], system.C[..., row, :])
     tangents = (
-        np.imag(step.A) / _H,
-        np.imag(Qs) / _H,
-        np.imag(Ns[..., k : k + 1]) / _H,
-        np.imag(Rs[..., k : k + 1, k : k + 1]) / _H,
-        np.imag(step.C[..., row_s, :]) / _H,
+        np.imag(step.A) / STEP,
+        np.imag(Qs) / STEP,
+        np.imag(Ns[..., k : k + 1]) / STEP,
+        np.imag(Rs[..., k : k + 1, k : k + 1]) / STEP,
+        np.imag(step.C[..., row_s, :]) / STEP,
     )
     f = np.atleast_1d(np.asarray(frequency_hz, dtype=float))
     slopes = noise_spectrum_tangent(args, tangents, -2j * np.pi * f)[1] / response.VACUUM

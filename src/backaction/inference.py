@@ -290,7 +290,7 @@ def _deviance(r: Array, N: float) -> Array:
 
 
 def _deviance_slope(r: Array, N: float) -> Array:
-    """D rho/d ln mu = N (1 - r)/rho, continued to -sqrt(N) at r = 1."""
+    """Slope d rho/d ln mu = N (1 - r)/rho, continued to -sqrt(N) at r = 1."""
     rho = _deviance(r, N)
     small = np.abs(r - 1) < 1e-4
     return np.where(small, -np.sqrt(N) * (1 + (r - 1) / 3), N * (1 - r) / np.where(small, 1.0, rho))

@@ -15,6 +15,7 @@ import numpy as np
 
 from backaction.errors import InputError, ModelError
 from backaction.matrices import Array
+from backaction.steady import instability, unconditional
 from backaction.system import LinearSystem
 
 if TYPE_CHECKING:
@@ -82,8 +83,6 @@ class Response:
         D = np.concatenate([np.zeros((len(index), system.B.shape[-1])), d.D], axis=-2)
         H = resolvent_rows(system.A, C, -2j * np.pi * f) @ system.B + D
         names = [f"{q} {m}" for m in modes for q in ("X", "P")]
-        from backaction.steady import unconditional
-
         V = unconditional(system)[np.ix_(index, index)]
         return cls(f, H, np.broadcast_to(system.S, (f.size, *system.S.shape)), (*names, *d.currents), 0.0, V)
 
@@ -169,8 +168,6 @@ def budget(system: LinearSystem, frequency_hz: Any, current: str | None = None) 
     name = pick_current(system, current)
     stable = np.max(np.linalg.eigvals(system.A).real, axis=-1, initial=-1.0) < 0
     if system.batch_shape == () and not stable:
-        from backaction.steady import instability
-
         raise ModelError(instability(system))
     f = _axis(frequency_hz)
     H = transfer(system, f, [name])

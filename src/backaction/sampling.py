@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from backaction.constants import TWO_PI
+from backaction.derivatives import STEP, noise_spectrum_tangent
 from backaction.errors import ModelError
 from backaction.matrices import Array, join, solve_right, symmetric, transpose
 from backaction.records import Digitiser, Sampling
@@ -153,15 +154,13 @@ def _integral(A: Array, N: Array, h: float) -> Array:
 
 def spectrum_and_slope(model: SampledModel, step: SampledModel | None, frequency_hz: Any) -> tuple[Array, Array]:
     """Density of the first current (SN) and its derivatives from a complex-stepped model (leading axis: fields)."""
-    from backaction.derivatives import _H, noise_spectrum_tangent
-
     f = np.atleast_1d(np.asarray(frequency_hz, dtype=float))
     z = np.exp(-2j * np.pi * f * model.interval_s)
     one = (model.F, model.Q, model.N[..., :1], model.R[..., :1, :1], model.H[..., :1, :])
     slope = None
     if step is not None:
         parts = (step.F, step.Q, step.N[..., :1], step.R[..., :1, :1], step.H[..., :1, :])
-        slope = tuple(np.imag(p) / _H for p in parts)
+        slope = tuple(np.imag(p) / STEP for p in parts)
     value, tangent = noise_spectrum_tangent(one, slope, z)  # type: ignore[arg-type]
     return value * model.interval_s / VACUUM, tangent * model.interval_s / VACUUM
 

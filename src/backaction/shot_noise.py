@@ -92,8 +92,9 @@ def calibrate(
     own = averaged_spectrum(record, max((band_hz[1] - band_hz[0]) / 50, 40 / record.duration_s)).band(*band_hz)
     reference = averaged_spectrum(shot, own.resolution_hz) if 40 / shot.duration_s <= own.resolution_hz else None
     if reference is not None and np.mean(own.density) < 0.8 * np.mean(reference.band(*band_hz).density):
-        raise InputError(
-            f"{record.name}: lies below the shot record {shot.name} within {_band(band_hz)}; were they exchanged?"
+        notes.append(
+            f"{record.name} lies below the shot record {shot.name} within {_band(band_hz)}: "
+            "squeezed light, or were they exchanged?"
         )
     if dark is None:
         return Calibration(density, sd, record.unit, flat_p=flat_p, warnings=tuple(notes))

@@ -45,7 +45,7 @@ def reproduce(
     for o in outcomes:
         c = o.claim
         printed = f"{c.printed:g} {'+-' if c.stated else '(+-)'} {c.error:g} {c.unit}".strip()
-        put(f"{c.id:<{width}}  {printed:<24} {show(o.computed):<20} {o.agreement:6.1f} errors  {o.verdict}")
+        put(f"{c.id:<{width}}  {printed:<24} {show(o.computed):<20} {o.agreement:7.2f} errors  {o.verdict}")
         if claim is not None:
             put("\n".join(x for x in (f"  {c.text} ({c.where})", f"  {c.note}" if c.note else "") if x))
     if claim is None:

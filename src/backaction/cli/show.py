@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from backaction.elements import OptomechanicalCavity, SpinOscillator
-from backaction.elements.optomechanical_cavity import _occupation
+from backaction.elements.optomechanical_cavity import bath_quanta
 from backaction.experiment import Experiment
 
 
@@ -47,7 +47,7 @@ def _cavity(e: OptomechanicalCavity) -> dict[str, Any]:
     (ci, si), (co, so) = e.carrier_phases()
     kappa, g = float(e.cavity_linewidth_hz), float(e.coupling()) / (2 * np.pi)
     readout, asymmetry = (float(v) for v in e.readout())
-    n, gamma0 = float(_occupation(e)), float(e.mechanical_linewidth_hz)
+    n, gamma0 = float(bath_quanta(e)), float(e.mechanical_linewidth_hz)
     photons = e.intracavity_photons()
     entry, leave, carrier = e.port_roles()
     return {

@@ -252,7 +252,7 @@ class OptomechanicalCavity(Element):
             gamma = TWO_PI * np.asarray(part.mechanical_linewidth_hz)
             drifts.append(damped_rotation(omega, gamma, self.damping))
             bath = f"{name}.bath" if part is self else f"{name}_bath"
-            baths.append(thermal_bath(bath, gamma, _occupation(part), self.damping))
+            baths.append(thermal_bath(bath, gamma, bath_quanta(part), self.damping))
             gains.append(self.coupling(part))
         cavity = stack([[-kappa / 2, -delta], [delta, -kappa / 2]])
         A = block_diagonal([drifts[0], cavity, *drifts[1:]])
@@ -301,7 +301,8 @@ class OptomechanicalCavity(Element):
         return LinearSystem(A, B, C, D, S, modes, (*inputs, *(b[0] for b in baths)), outputs)
 
 
-def _occupation(part: OptomechanicalCavity | MechanicalMode) -> Any:
+def bath_quanta(part: OptomechanicalCavity | MechanicalMode) -> Any:
+    """Occupation of a mechanical mode's bath, as given or from its temperature."""
     if part.bath_occupation is not None:
         return part.bath_occupation
     return occupation_at(part.bath_temperature_k, part.mechanical_hz)

@@ -7,7 +7,8 @@ something open the function returns the range (lowest, highest) over what it lea
     differs: <reason>              otherwise
     not determined by the text     a range that contains printed +- 2 errors, at least in part, and is wider than 4 errors
 
-The error is the printed one, or half a unit of the last printed digit.
+The error is the printed one (`stated`), or half a unit of the last printed digit, or for words such as "about" and for
+limits of formulas a width of ours.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Claim:
     """One number of a paper.
 
     `compute` takes the paper's context and returns a number, or (lowest, highest) over what the text leaves open.
-    `stated` is False where the paper gives no error and `error` is the rounding of the printed digits.
+    `stated` is False where the paper gives no error: `error` is then the rounding of the printed digits, or a width of ours.
     """
 
     id: str
@@ -130,6 +131,11 @@ def show(value: Computed, digits: int = 4) -> str:
     return f"{value:.{digits}g}"
 
 
+def _cell(text: str) -> str:
+    """Text for a Markdown table: a bar would end the cell."""
+    return text.replace("|", "\\|")
+
+
 def table(outcomes: Iterable[Outcome]) -> str:
     """The claims as Markdown, most telling columns first."""
     rows = ["| claim | where | paper | computed | errors away | verdict |", "|---|---|---|---|---|---|"]
@@ -138,7 +144,8 @@ def table(outcomes: Iterable[Outcome]) -> str:
         sign = "±" if c.stated else "(±)"
         note = f" {c.note}" if c.note else ""
         rows.append(
-            f"| {c.text} | {c.where} | {c.printed:g} {sign} {c.error:g} {c.unit} | {show(o.computed)} | {o.agreement:.1f} "
-            f"| {o.verdict}.{note} |"
+            f"| {_cell(c.text)} | {c.where} | {c.printed:g} {sign} {c.error:g} {c.unit} | {show(o.computed)} "
+            f"| {o.agreement:.2f} "
+            f"| {_cell(o.verdict + '.' + note)} |"
         )
     return "\n".join(rows)
