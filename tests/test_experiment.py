@@ -73,6 +73,8 @@ def test_shipped_experiment_and_its_priors_read_back(thomas):
     assert again.priors == thomas.priors
     assert again.band_hz == thomas.band_hz
     assert again.to_dict() == thomas.to_dict()
+    resolved = thomas.resolved()  # what tracks store: no prior is left of an offset that is no longer set
+    assert Experiment.from_toml(resolved.to_toml()).to_dict() == resolved.to_dict()
 
 
 def test_connections_say_anything_else():

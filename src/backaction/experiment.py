@@ -162,9 +162,7 @@ class Experiment:
                 hint = nearest(head, out) if head not in out else "; expected element.field"
                 raise InputError(f"{where}: no element '{head}' in '{path}'{hint}")
             out[head] = out[head].with_value(tail, value, where)
-        elements = tuple(out[e.name] for e in self.elements)
-        kept = {k: p for k, p in self.priors.items() if out[k.partition(".")[0]].value(k.partition(".")[2]) is not None}
-        return replace(self, elements=elements, priors=kept)
+        return self._with_elements(tuple(out[e.name] for e in self.elements))
 
     def overridden(self, values: Mapping[str, Any]) -> Experiment:
         """`with_values` for a user's overrides: a normal prior of an overridden field moves its mean to the new value."""
@@ -201,7 +199,12 @@ class Experiment:
                     )
                 e = e.resolved(*cavity.effective_mechanics())
             out.append(e)
-        return replace(self, elements=tuple(out))
+        return self._with_elements(tuple(out))
+
+    def _with_elements(self, elements: tuple[Element, ...]) -> Experiment:
+        """A copy with other values; the prior of a field that is not set any more goes with it."""
+        new = replace(self, elements=elements, priors={})
+        return replace(new, priors={k: p for k, p in self.priors.items() if new.value(k) is not None})
 
     def build(self) -> LinearSystem:
         """The whole network as one `LinearSystem`; leading axes of the fields broadcast."""
