@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from backaction.elements import ELEMENTS
+from backaction.elements import ELEMENTS, Drive
 
 
 def _table(cls):
@@ -35,9 +35,11 @@ def _elements():
     parts = ["# Elements", "", "Generated from the code. In TOML each is an `[[element]]` with `name` and `kind`.", ""]
     for kind, cls in ELEMENTS.items():
         parts += [f"## `{kind}`", "", "```text", inspect.cleandoc(cls.__doc__ or ""), "```", "", _table(cls), ""]
-        if cls.part_type is not None:
-            key = next(f.name for f in dataclasses.fields(cls) if f.metadata.get("parts"))
-            parts += [f"Each entry of `{key}` (`[[element.{key}]]`):", "", _table(cls.part_type), ""]
+        for f in dataclasses.fields(cls):
+            if f.metadata.get("parts") and f.name != "drive":
+                parts += [f"Each entry of `{f.name}` (`[[element.{f.name}]]`):", "", _table(f.metadata["parts"]), ""]
+    parts += ["## Noise at an input field", "", "Every element has `drive` (`[[element.drive]]`, or `--set spin.in.excess_sn=1.22`).", "",
+              "```text", inspect.cleandoc(Drive.__doc__), "```", "", _table(Drive), ""]  # fmt: skip
     return "\n".join(parts)
 
 

@@ -229,7 +229,7 @@ class Experiment:
         while waiting:
             ready = next((e for e in waiting if sources.get(e.name) is None or sources[e.name] in carriers), waiting[0])
             waiting.remove(ready)
-            system = ready.build(carriers.get(sources.get(ready.name, ""), Light()))
+            system = ready.driven(ready.build(carriers.get(sources.get(ready.name, ""), Light())))
             built[ready.name] = system
             for p in system.outputs:
                 if p.kind == "field":
@@ -297,7 +297,7 @@ class Experiment:
 
 
 def _toml(value: Any) -> str:
-    """A TOML value: strings and numbers as in JSON, mappings as inline tables."""
+    """A TOML value: strings, numbers and truth values as in JSON, mappings as inline tables."""
     if isinstance(value, Mapping):
         return "{ " + ", ".join(f"{k} = {_toml(v)}" for k, v in value.items()) + " }"
     if isinstance(value, (list, tuple)):

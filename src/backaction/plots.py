@@ -32,6 +32,16 @@ COLOURS = (
 """A palette that survives colour-blindness (Tol)."""
 
 
+def canvas(width: float, height: float, rows: int = 1, columns: int = 1, **more: Any) -> Any:
+    """A figure and its axes, drawn off screen."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    fig = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(fig)
+    return fig, fig.subplots(rows, columns, **more)
+
+
 def spectrum(
     ax: Any, budget: Budget, measured: Spectrum | None = None, scale: float = 1.0, unit: str = "shot noise"
 ) -> Any:

@@ -62,6 +62,19 @@ def frequencies(text: str) -> Array:
     return np.linspace(low, high, count)
 
 
+def interval(text: str, option: str) -> tuple[float, float]:
+    """LO:HI of frequencies in Hz."""
+    from backaction.units import number
+
+    parts = text.split(":")
+    if len(parts) != 2:
+        raise InputError(f"{option} {text}: expected LO:HI, such as 1.2e6:1.3e6")
+    low, high = (number(p, "Hz", f"{option} {text}") for p in parts)
+    if not 0 <= low < high:
+        raise InputError(f"{option} {text}: needs 0 <= LO < HI")
+    return low, high
+
+
 def distinct(outputs: list[Any], inputs: list[Any]) -> None:
     """Refuse to write over a file that is read, or to write two things to one file."""
     from pathlib import Path

@@ -55,6 +55,8 @@ def _cavity(e: OptomechanicalCavity) -> dict[str, Any]:
         "effective_frequency_hz": f,
         "optical_spring_hz": f - float(e.mechanical_hz),
         "effective_linewidth_hz": gamma,
+        "optical_damping_hz": gamma - float(e.mechanical_linewidth_hz),
+        "minimum_occupation": _finite(e.minimum_occupation()),
         "readout_rate_hz": readout,
         "sideband_asymmetry": asymmetry,
         "bath_occupation": n,
@@ -68,6 +70,11 @@ def _cavity(e: OptomechanicalCavity) -> dict[str, Any]:
             2 * g**2 / (kappa * gamma0 * n) if n else float("inf")
         ),
     }
+
+
+def _finite(value: Any) -> float | None:
+    """A number, or None where there is none."""
+    return float(value) if np.isfinite(value) else None
 
 
 def _spin(e: SpinOscillator, experiment: Experiment) -> dict[str, Any]:

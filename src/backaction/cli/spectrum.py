@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from backaction.band import Band
 from backaction.errors import InputError
 from backaction.experiment import Experiment
 from backaction.files import provenance, replacing, to_json
@@ -56,6 +57,28 @@ def text(mine: Budget, other: Budget | None, diff: str | None) -> str:
             x = other.total if name == "total" else other.sources.get(name)
             theirs = f"{'-' if x is None else format(float(np.mean(x)), '.6g'):>20}"
         lines.append(f"  {name:<24}{values[peak]:>24.6g}{float(np.mean(values)):>14.6g}{theirs}")
+    return "\n".join(lines)
+
+
+def areas(bands: list[Band], label: str | None) -> str:
+    """Power in a band by kind and by source; ratios and decibels where there is a second one to compare with."""
+    mine, other = bands[0], bands[1] if len(bands) > 1 else None
+    low, high = mine.band_hz
+    lines = [f"'{mine.current}', {low:.8g}..{high:.8g} Hz, shot-noise units x Hz"]
+    lines.append(
+        f"  {'part':<24}{'power':>14}" + ("" if other is None else f"{str(label)[:30]:>32}{'ratio':>10}{'dB':>9}")
+    )
+    kinds = {"shot noise": "shot", "back-action (light)": "back_action", "thermal": "thermal", "classical": "classical"}
+    rows = [(word, getattr(mine, key), other and getattr(other, key)) for word, key in kinds.items()]
+    rows += [("total", mine.total, other and other.total)]
+    rows += [(k, v, other and other.sources.get(k)) for k, v in mine.sources.items()]
+    for word, value, theirs in rows:
+        line = f"  {word:<24}{value:>14.6g}"
+        if theirs is not None:
+            ratio = value / theirs if theirs else float("nan")
+            db = f"{10 * np.log10(ratio):>+9.2f}" if ratio > 0 else f"{'-':>9}"
+            line += f"{theirs:>32.6g}" + (f"{ratio:>10.4f}{db}" if np.isfinite(ratio) else f"{'-':>10}{'-':>9}")
+        lines.append(line)
     return "\n".join(lines)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from backaction.cli.common import ExperimentName, Json, Set, frequencies, load, put, say
+from backaction.cli.common import ExperimentName, Json, Set, frequencies, interval, load, put, say
 from backaction.errors import InputError
 
 
@@ -110,20 +110,38 @@ def spectrum(
     diff: Annotated[
         str | None, typer.Option("--diff", metavar="OTHER", help="Compare with another experiment.")
     ] = None,
+    diff_set: Annotated[
+        list[str] | None,
+        typer.Option("--diff-set", metavar="KEY=VALUE", help="Compare with the same experiment, changed (repeatable)."),
+    ] = None,
+    band: Annotated[
+        str | None, typer.Option("--band", metavar="LO:HI", help="Power in a band of frequencies, by source.")
+    ] = None,
     current: Annotated[
         str | None, typer.Option("--current", help="Which detected current, where there are several.")
     ] = None,
 ) -> None:
-    """Spectrum of the detected current by source, in shot-noise units."""
-    from backaction.cli.spectrum import axis, document, save_spectrum, text
+    """Spectrum of the detected current by source, in shot-noise units; with --band its areas, exactly."""
+    from backaction.band import power
+    from backaction.cli.spectrum import areas, axis, document, save_spectrum, text
+    from backaction.experiment import read_overrides
     from backaction.files import to_json
     from backaction.response import budget
 
     chosen = load(experiment, set_)
     grid = frequencies(f) if f else axis(chosen)
     mine = budget(chosen.system, grid, current)
-    other = budget(load(diff, None).system, grid, current) if diff else None
+    against = load(diff, diff_set) if diff else chosen.overridden(read_overrides(diff_set)) if diff_set else None
+    diff = ", ".join([*([diff] if diff else []), *(diff_set or [])]) or None
+    other = budget(against.system, grid, current) if against else None
     facts = document(chosen, mine, diff, other)
+    bands = None
+    if band is not None:
+        edges = interval(band, "--band")
+        bands = [power(e.system, edges, current) for e in (chosen, against) if e is not None]
+        facts["band"] = bands[0].to_dict()
+        if other is not None:
+            facts["other"]["band"] = bands[1].to_dict()
     if save is not None:
         if save.suffix.lower() not in (".pdf", ".png", ".svg", ".csv", ".h5"):
             raise InputError(f"--save {save}: unknown ending '{save.suffix}'; known: .pdf, .png, .svg, .csv, .h5")
@@ -132,4 +150,4 @@ def spectrum(
     if json:
         put(to_json(facts))
     elif save is None:
-        put(text(mine, other, diff))
+        put(text(mine, other, diff) if bands is None else areas(bands, diff))

@@ -1,6 +1,6 @@
 """The physical things an experiment is made of, one file each."""
 
-from backaction.elements.base import Element, Light, Part
+from backaction.elements.base import Drive, Element, Light, Part
 from backaction.elements.homodyne import Homodyne
 from backaction.elements.optics import BeamSplitter, Loss, Rotation, Squeezer
 from backaction.elements.optomechanical_cavity import MechanicalMode, OptomechanicalCavity
@@ -27,6 +27,7 @@ ELEMENTS: dict[str, type[Element]] = {
 __all__ = [
     "ELEMENTS",
     "BeamSplitter",
+    "Drive",
     "Element",
     "Homodyne",
     "Light",

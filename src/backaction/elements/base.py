@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from backaction.errors import InputError, nearest
-from backaction.matrices import Pair
-from backaction.system import LAB, Frame, LinearSystem
+from backaction.matrices import Pair, block_diagonal, cos_sin_deg, join, stack
+from backaction.system import LAB, Frame, LinearSystem, Port
 from backaction.units import number
 
 
@@ -38,9 +38,14 @@ def choice(default: str, *allowed: str, doc: str = "") -> Any:
     return field(default=default, metadata={"choices": allowed, "doc": doc})
 
 
-def parts(doc: str = "") -> Any:
+def flag(doc: str = "") -> Any:
+    """A dataclass field that is true or false (default)."""
+    return field(default=False, metadata={"flag": True, "doc": doc})
+
+
+def parts(kind: type[Part], doc: str = "") -> Any:
     """A dataclass field that holds a tuple of named parts (further mechanical modes, spectral lines)."""
-    return field(default=(), metadata={"parts": True, "doc": doc})
+    return field(default=(), metadata={"parts": kind, "doc": doc})
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,6 @@ class Part:
 
     name: str
     groups: ClassVar[tuple[tuple[str, ...], ...]] = ()
-    part_type: ClassVar[type[Part] | None] = None
 
     def __post_init__(self) -> None:
         for f in fields(self):
@@ -97,23 +101,31 @@ class Part:
         if "unit" in meta:
             return number(value, meta["unit"], here)
         if meta.get("parts"):
-            assert cls.part_type is not None
+            part_type: type[Part] = meta["parts"]
             if not isinstance(value, list) or not all(isinstance(v, Mapping) for v in value):
                 raise InputError(f"{here}: expected a list of tables, got {value!r}")
             out = []
             for i, item in enumerate(value, 1):
                 rest = {k: v for k, v in item.items() if k != "name"}
                 out.append(
-                    cls.part_type.from_table(str(item.get("name", f"{key.rstrip('s')}{i}")), rest, f"{where}: {name}")
+                    part_type.from_table(str(item.get("name", f"{key.rstrip('s')}{i}")), rest, f"{where}: {name}")
                 )
             return tuple(out)
         if meta.get("fractions"):
             if not isinstance(value, Mapping):
                 raise InputError(f"{here}: expected a table of name = fraction, got {value!r}")
             return {str(k): number(v, "1", f"{here}.{k}") for k, v in value.items()}
+        if meta.get("flag"):
+            if value not in (True, False, "true", "false"):
+                raise InputError(f"{here} = {value!r}: must be true or false")
+            return value in (True, "true")
         if not isinstance(value, (str, int, float)) or isinstance(value, bool):
             raise InputError(f"{here} = {value!r}: expected a word")
         return value
+
+    def all_parts(self) -> list[Part]:
+        """The named parts of every kind."""
+        return [p for f in fields(self) if f.metadata.get("parts") for p in getattr(self, f.name)]
 
     def with_value(self, path: str, value: Any, where: str = "--set") -> Self:
         """A copy with one field changed; `path` is `field` or `part.field`. Others of its group are cleared."""
@@ -129,7 +141,7 @@ class Part:
                         ]
                         changes: dict[str, Any] = {f.name: tuple(new)}
                         return replace(self, **changes)
-            known = [p.name for f in fields(self) if f.metadata.get("parts") for p in getattr(self, f.name)]
+            known = [p.name for p in self.all_parts()]
             raise InputError(f"{where}: {self.name} has no part '{head}'{nearest(head, known)}")
         if isinstance(value, (str, bool, int, float)):
             value = self._read(self.name, head, value, where)
@@ -153,11 +165,9 @@ class Part:
             if head not in self.keys():
                 raise InputError(f"{self.name}: unknown key '{head}'{nearest(head, self.keys())}")
             return getattr(self, head)
-        for f in fields(self):
-            if f.metadata.get("parts"):
-                for part in getattr(self, f.name):
-                    if part.name == head:
-                        return part.value(tail)
+        for part in self.all_parts():
+            if part.name == head:
+                return part.value(tail)
         raise InputError(f"{self.name}: no part '{head}'")
 
     def to_table(self) -> dict[str, Any]:
@@ -165,23 +175,32 @@ class Part:
         out: dict[str, Any] = {}
         for f in fields(self):
             value = getattr(self, f.name)
-            if f.name == "name" or value is None or (f.metadata.get("parts") and not value):
+            if f.name == "name" or value is None or value is False or (f.metadata.get("parts") and not value):
                 continue
             if f.metadata.get("parts"):
                 out[f.name] = [{"name": p.name} | p.to_table() for p in value]
             elif isinstance(value, Mapping):
                 out[f.name] = {k: float(v) for k, v in value.items()}
             else:
-                out[f.name] = value if isinstance(value, str) else np.asarray(value).tolist()
+                out[f.name] = value if isinstance(value, (str, bool)) else np.asarray(value).tolist()
         return out
 
     def numeric_fields(self) -> list[str]:
         """Paths of the fields that hold a number now."""
         out = [f.name for f in fields(self) if "unit" in f.metadata and getattr(self, f.name) is not None]
-        for f in fields(self):
-            if f.metadata.get("parts"):
-                out += [f"{p.name}.{k}" for p in getattr(self, f.name) for k in p.numeric_fields()]
-        return out
+        return out + [f"{p.name}.{k}" for p in self.all_parts() for k in p.numeric_fields()]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drive(Part):
+    """Classical white noise added to one quadrature of the input field `name` of an element, on top of what is there.
+
+    The density of X cos(angle) + P sin(angle) of that field grows by `excess_sn` times the vacuum's: the n_WN of Moller
+    2017 (S39). It is a source of its own, `element.port_drive`.
+    """
+
+    excess_sn: Any = quantity("SN", 0.0, minimum=0.0, doc="added density, in units of vacuum")
+    angle_deg: Any = quantity("deg", 0.0, doc="of the driven quadrature from X: 0 amplitude, 90 phase")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,9 +209,44 @@ class Element(Part):
 
     kind: ClassVar[str] = ""
 
+    drive: tuple[Drive, ...] = parts(Drive, "classical noise at an input field; `name` is the port, such as in")
+
     def build(self, light: Light = Light()) -> LinearSystem:
         """The element as a `LinearSystem`, given the light that reaches it."""
         raise InputError(f"{self.name}: elements of kind '{self.kind}' cannot be built")
+
+    def driven(self, system: LinearSystem) -> LinearSystem:
+        """The built element with the noise of `drive` added to its input fields."""
+        for d in self.drive:
+            fields_in = [p for p in system.inputs if p.kind == "field"]
+            name = f"{self.name}.{d.name}"
+            if name not in [p.name for p in fields_in]:
+                here = [p.name.removeprefix(f"{self.name}.") for p in fields_in]
+                raise InputError(
+                    f"{self.name}.{d.name}: no such input field{nearest(d.name, here)}; here: {', '.join(here)}"
+                )
+            port = next(p for p in fields_in if p.name == name)
+            c, s = cos_sin_deg(d.angle_deg)
+            turn = block_diagonal([stack([[c], [s]])] * port.frame.pairs)
+            columns = system.input(name)
+            system = LinearSystem(
+                system.A,
+                join([system.B, system.B[..., columns] @ turn], -1),
+                system.C,
+                join([system.D, system.D[..., columns] @ turn], -1),
+                block_diagonal([system.S, *[stack([[np.asarray(d.excess_sn) / 2]])] * port.frame.pairs]),
+                system.modes,
+                (*system.inputs, Port(f"{name}_drive", "classical", port.frame.pairs)),
+                system.outputs,
+            )
+        return system
+
+    def with_value(self, path: str, value: Any, where: str = "--set") -> Self:
+        """As `Part.with_value`; the first value of a `drive` (`in.excess_sn`) creates it."""
+        head, _, tail = path.partition(".")
+        if tail in ("excess_sn", "angle_deg") and not any(p.name == head for p in self.all_parts()):
+            return replace(self, drive=(*self.drive, Drive(name=head))).with_value(path, value, where)
+        return super().with_value(path, value, where)
 
     def _lab_only(self, light: Light) -> None:
         if light.frame != LAB:

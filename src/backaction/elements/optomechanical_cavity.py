@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from backaction.constants import C_LIGHT, HBAR, TWO_PI
-from backaction.elements.base import Element, Light, Part, choice, parts, quantity
+from backaction.elements.base import Element, Light, Part, choice, flag, parts, quantity
 from backaction.elements.oscillators import damped_rotation, occupation_at, thermal_bath
 from backaction.errors import InputError, ModelError
 from backaction.matrices import Pair, block_diagonal, join, stack
@@ -46,11 +46,14 @@ class OptomechanicalCavity(Element):
     The field at the input port is referred to its carrier (real positive there); the intracavity field is turned from
     it by psi = arctan(2 Delta/kappa), and the outgoing carrier by arg(kappa_in/(kappa/2 - i Delta) - 1). Source:
     Thomas 2021 (B20)-(B27); g is the textbook coupling, sqrt(2) times the paper's (`physics notes`, section 1).
-    `mode_matching` is a power: kappa_in -> eta kappa_in and the rest joins the loss (Moller 2017, Methods).
+    `mode_matching` is a power: kappa_in -> eta kappa_in and the rest joins the loss (Moller 2017, Methods). That is
+    light in the spatial mode of the incoming beam. With `detect_unmatched` the rest is a port of its own, the
+    orthogonal spatial mode, and `name.out` is the superposition of the two that carries all the reflected carrier,
+    b = (alpha_1^* a_1 + alpha_2^* a_2)/|alpha|: what a photodiode that catches all the light detects (docs: derivations).
+    The superposition without carrier leaves by `name.unmatched_out`.
     """
 
     kind: ClassVar[str] = "optomechanical_cavity"
-    part_type: ClassVar[type[Part] | None] = MechanicalMode
     groups: ClassVar[tuple[tuple[str, ...], ...]] = (
         ("bath_occupation", "bath_temperature_k"),
         ("coupling_hz", "single_photon_coupling_hz"),
@@ -79,8 +82,9 @@ class OptomechanicalCavity(Element):
     )
     wavelength_m: Any = quantity("m", None, above=0.0, doc="of the carrier; needed with power_w")
     mode_matching: Any = quantity("1", 1.0, minimum=0.0, maximum=1.0, doc="power overlap with the cavity mode")
+    detect_unmatched: bool = flag("all the reflected light leaves by `out`, not only the incoming beam's spatial mode")
     damping: str = choice("velocity", "velocity", "symmetric")
-    modes: tuple[MechanicalMode, ...] = parts("further mechanical modes in the same field")
+    modes: tuple[MechanicalMode, ...] = parts(MechanicalMode, "further mechanical modes in the same field")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -109,6 +113,12 @@ class OptomechanicalCavity(Element):
                 if port is not None and port not in self.ports:
                     raise InputError(f"{self.name}.{key} = {port!r}: not among the ports {', '.join(self.ports)}")
 
+        if self.detect_unmatched and (len(set(self.port_roles())) > 1 or "unmatched" in (self.ports or ())):
+            raise InputError(
+                f"{self.name}.detect_unmatched: needs light and carrier that leave where they enter (reflection), and no "
+                "port of the name 'unmatched'"
+            )
+
     # -- derived quantities ---------------------------------------------------------------------------------------
 
     def port_roles(self) -> tuple[str, str, str]:
@@ -127,10 +137,10 @@ class OptomechanicalCavity(Element):
         else:
             shares = {k: np.asarray(v) * 1.0 for k, v in self.ports.items()}
         entry, leave, _ = self.port_roles()
-        if np.any(np.asarray(self.mode_matching) != 1.0):  # a complex step at one counts
+        if self.detect_unmatched or np.any(np.asarray(self.mode_matching) != 1.0):  # a complex step at one counts
             lost = (1.0 - np.asarray(self.mode_matching)) * shares[entry]
             sink = next((k for k in ("loss", *shares) if k in shares and k not in (entry, leave)), None)
-            if sink is None:
+            if sink is None or self.detect_unmatched:
                 sink = "unmatched"
                 shares[sink] = 0.0 * lost
             shares[entry] = shares[entry] - lost
@@ -211,21 +221,37 @@ class OptomechanicalCavity(Element):
         own port.
         """
         rates = self.port_rates()
-        _, leave, entry = self.port_roles()
-        leave = port or leave
         kappa, delta = sum(rates.values()), TWO_PI * np.asarray(self.detuning_hz)
-        square = kappa**2 / 4 + delta**2
-        norm = np.sqrt(square)
+        norm = np.sqrt(kappa**2 / 4 + delta**2)
         inner = (kappa / 2 / norm, delta / norm)
-        product = np.sqrt(rates[leave] * rates[entry])
-        re = product * (kappa / 2) / square - (1.0 if leave == entry else 0.0)
-        im = product * delta / square
+        re, im = self.carrier_amplitude(port)
         size = np.sqrt(re * re + im * im)
         if np.any(np.real(size) < 1e-12):
             raise ModelError(
                 f"{self.name}: no carrier leaves the cavity (critically coupled on resonance): no phase reference"
             )
         return inner, (re / size, im / size)
+
+    def carrier_amplitude(self, port: str | None = None) -> Pair:
+        """(Re, Im) of the carrier that leaves by `port` per incoming carrier, in amplitude."""
+        rates = self.port_rates()
+        _, leave, entry = self.port_roles()
+        leave = port or leave
+        kappa, delta = sum(rates.values()), TWO_PI * np.asarray(self.detuning_hz)
+        square = kappa**2 / 4 + delta**2
+        product = np.sqrt(rates[leave] * rates[entry])
+        return product * (kappa / 2) / square - (1.0 if leave == entry else 0.0), product * delta / square
+
+    def minimum_occupation(self) -> Any:
+        """n_min = |L-|^2/(|L+|^2 - |L-|^2), L+- as in `readout` at the bare frequency: the limit of sideband cooling.
+
+        Needs red detuning (nan otherwise). Marquardt et al., PRL 99, 093902 (2007); Moller 2017 (S1).
+        """
+        f = np.asarray(self.mechanical_hz) * 1.0
+        kappa, delta = np.asarray(self.cavity_linewidth_hz) * 1.0, np.asarray(self.detuning_hz) * 1.0
+        up, down = (1 / (1 + (2 * (s * f + delta) / kappa) ** 2) for s in (1, -1))
+        with np.errstate(divide="ignore"):
+            return np.where(np.real(up - down) > 0, down / (up - down), np.nan)[()]
 
     def _leaving(self, port: str) -> Pair:
         try:
@@ -241,7 +267,7 @@ class OptomechanicalCavity(Element):
         entry, leave, carrier_port = self.port_roles()
         rates = self.port_rates()
         kappa, delta = sum(rates.values()), TWO_PI * np.asarray(self.detuning_hz)
-        (ci, si), (co, so) = self.carrier_phases()
+        (ci, si), _ = self.carrier_phases()
         inward = stack([[ci, si], [-si, ci]])
         outward = stack([[ci, -si], [si, ci]])
         mechanics: list[OptomechanicalCavity | MechanicalMode] = [self, *self.modes]
@@ -287,18 +313,34 @@ class OptomechanicalCavity(Element):
             direct[..., :, start : start + 2] = -turn if k == entry else -np.eye(2)
             C_rows.append(row)
             D_rows.append(direct)
+        carriers = {k: self._leaving(k) for k in leave_order}
+        if self.detect_unmatched:
+            C_rows, D_rows = self._by_carrier(leave_order, C_rows), self._by_carrier(leave_order, D_rows)
+            carriers[leave] = carriers["unmatched"] = (1.0, 0.0)
         modes = (Mode(self.name), Mode(f"{self.name}.cavity", "cavity"), *(Mode(n, "auxiliary") for n in names[1:]))
         inputs = tuple(Port(f"{self.name}.{'in' if k == entry else k}", "field") for k in order)
         outputs = tuple(
-            Port(f"{self.name}.out", "field", carrier=(co, so))
-            if k == leave
-            else Port(f"{self.name}.{k}_out", "field", carrier=self._leaving(k))
+            Port(f"{self.name}.{'out' if k == leave else k + '_out'}", "field", carrier=carriers[k])
             for k in leave_order
         )
         S = block_diagonal([0.5 * np.eye(2 * len(order)), *(b[2] for b in baths)])
         C = join(C_rows, -2)
         D = join(D_rows, -2)
         return LinearSystem(A, B, C, D, S, modes, (*inputs, *(b[0] for b in baths)), outputs)
+
+    def _by_carrier(self, order: list[str], rows: list[Any]) -> list[Any]:
+        """Rows of the reflected beam and of the unmatched mode, turned into those with all and with none of the carrier."""
+        beam, rest = order[0], "unmatched"
+        (a, b), (c, d) = self.carrier_amplitude(beam), self.carrier_amplitude(rest)
+        size = np.sqrt(a * a + b * b + c * c + d * d)
+        first, second = rows[0], rows[order.index(rest)]
+        times = {"a*": stack([[a, b], [-b, a]]), "c*": stack([[c, d], [-d, c]])}
+        times |= {"a": stack([[a, -b], [b, a]]), "c": stack([[c, -d], [d, c]])}
+        norm = np.asarray(size)[..., None, None]
+        out = list(rows)
+        out[0] = (times["a*"] @ first + times["c*"] @ second) / norm
+        out[order.index(rest)] = (times["a"] @ second - times["c"] @ first) / norm
+        return out
 
 
 def bath_quanta(part: OptomechanicalCavity | MechanicalMode) -> Any:

@@ -33,10 +33,9 @@ class TechnicalNoise(Element):
     """
 
     kind: ClassVar[str] = "technical_noise"
-    part_type: ClassVar[type[Part] | None] = Line
     angle_deg: Any = quantity("deg", 90.0)
     floor_sn: Any = quantity("SN", 0.0, minimum=0.0)
-    lines: tuple[Line, ...] = parts("resonant lines")
+    lines: tuple[Line, ...] = parts(Line, "resonant lines")
 
     def build(self, light: Light = Light()) -> LinearSystem:
         """LinearSystem with inputs in, floor and one classical state per line, output out."""

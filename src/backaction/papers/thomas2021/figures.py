@@ -10,7 +10,7 @@ from backaction import entanglement, plots, response, steady, wiener
 from backaction.experiment import Experiment
 from backaction.matrices import Array
 from backaction.papers.thomas2021.context import Thomas
-from backaction.plots import COLOURS
+from backaction.plots import COLOURS, canvas
 from backaction.shot_noise import Calibration
 from backaction.simulation import VOLT_DENSITY, simulate
 from backaction.tracking import growing
@@ -30,16 +30,6 @@ NAMES = {
 }
 LABELS = ("X$_M$", "P$_M$", "X$_S'$", "P$_S'$")
 RECORD_S = 110e-6
-
-
-def canvas(width: float, height: float, rows: int = 1, columns: int = 1, **more: Any) -> Any:
-    """A figure and its axes, drawn off screen."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    fig = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(fig)
-    return fig, fig.subplots(rows, columns, **more)
 
 
 def _grow(e: Experiment) -> tuple[Array, Array, Array]:
