@@ -19,6 +19,7 @@ _HOME = {
     "Record": "records",
     "read_record": "formats",
     "SpinOscillator": "elements",
+    "SidebandOscillator": "elements",
     "Oscillator": "elements",
     "OptomechanicalCavity": "elements",
     "Loss": "elements",

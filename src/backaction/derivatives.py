@@ -23,7 +23,7 @@ from backaction import entanglement, response, steady
 from backaction.errors import InputError, ModelError
 from backaction.experiment import Experiment
 from backaction.matrices import Array, solve_right, transpose
-from backaction.results import Measure, covariances, parse
+from backaction.results import DYNAMICS, Measure, covariances, parse, pole
 from backaction.system import LinearSystem
 
 STEP = 1e-30
@@ -77,17 +77,28 @@ def gradient(result: str, experiment: Experiment, fields: Sequence[str], **optio
     ModelError
         As the result itself.
     """
-    system = experiment.system
-    step = stepped(experiment, fields)
-    zero = np.array([_at_root(experiment, f) for f in fields])
-    if result == "spectrum":
-        return _last(_mask(_spectrum(system, step, **options), zero), 1)
     head, _, tail = result.partition(".")
-    index = system.indices(experiment.reported_modes())
-    if tail == "covariance":
+    if result == "spectrum" or tail == "covariance":
+        system, step = experiment.system, stepped(experiment, fields)
+        zero = np.array([_at_root(experiment, f) for f in fields])
+        if result == "spectrum":
+            return _last(_mask(_spectrum(system, step, **options), zero), 1)
+        index = system.indices(experiment.reported_modes())
         return _last(_mask(_forward(system, step, head)[..., index, :][..., index], zero), 2)
+    return value_and_gradient(result, experiment, fields)[1]
+
+
+def value_and_gradient(result: str, experiment: Experiment, fields: Sequence[str]) -> tuple[Any, Array]:
+    """A scalar result and its derivatives (..., F) together: the state is solved for once. Raises as `gradient`."""
+    system, step = experiment.system, stepped(experiment, fields)
+    zero = np.array([_at_root(experiment, f) for f in fields])
     which, measure = parse(result, experiment)
+    if which.state == DYNAMICS:
+        value, slopes = pole(system, which.measure)
+        return value, _last(_mask(np.sum(slopes * (np.imag(step.A) / STEP), axis=(-2, -1)), zero), 0)
+    index = system.indices(experiment.reported_modes())
     V = covariances(system, which.state)
+    valid = np.all(np.isfinite(V), axis=(-2, -1))
     sub = _finite(V[..., index, :][..., index])
     if which.measure == "epr_at_conditional.variance":
         Vc = covariances(system, "conditional")
@@ -101,9 +112,11 @@ def gradient(result: str, experiment: Experiment, fields: Sequence[str], **optio
 
         total = _adjoint(system, step, "unconditional", V, _embed(slope(at, sub), index, V))
         total = total + _adjoint(system, step, "conditional", Vc, _embed(slope(Measure(moved), sub_c), index, Vc))
-        return _last(_mask(total, zero), 0)
+        return np.where(valid, moved(sub_c), np.nan)[()], _last(_mask(total, zero), 0)
     total = _adjoint(system, step, which.state, V, _embed(slope(measure, sub), index, V))
-    return _last(_mask(total, zero), 0)
+    if measure.of is not None:
+        total = total + np.imag(measure.of(sub, step)) / STEP
+    return np.where(valid, measure.value(sub), np.nan)[()], _last(_mask(total, zero), 0)
 
 
 def _finite(V: Array) -> Array:

@@ -69,7 +69,7 @@ def epr(state: GaussianState | Array) -> Epr:
     with np.errstate(divide="ignore", invalid="ignore"):
         weight = np.where(np.real(half) > 0, (half + root) / R, R / (root - half))
     weight = np.where(np.real(R) == 0, np.where(np.real(half) > 0, np.inf, 0.0), weight)
-    angle = _angle_deg(rs, rc)
+    angle = direction_deg(rs, rc)
     exact = _from_root(state, weight, angle)
     return Epr(value if exact is None else exact, weight, angle)
 
@@ -85,7 +85,7 @@ def _from_root(state: GaussianState | Array, weight: Any, angle: Any) -> Any:
 def duan(state: GaussianState | Array) -> Any:
     """EPR variance at equal weights (a = 1) and the best local phase: (V11+V22+V33+V44)/2 - R; < 1 is entangled."""
     s1, s2, rc, rs = _sums(pair(state))
-    exact = _from_root(state, 1.0, _angle_deg(rs, rc))
+    exact = _from_root(state, 1.0, direction_deg(rs, rc))
     return (s1 + s2) / 2 - np.sqrt(rc * rc + rs * rs) if exact is None else exact
 
 
@@ -162,7 +162,7 @@ def _det4(V: Array) -> Any:
     return np.linalg.det(V)
 
 
-def _angle_deg(y: Any, x: Any) -> Any:
+def direction_deg(y: Any, x: Any) -> Any:
     """atan2 in degrees, analytic for the complex step; 0 where both vanish."""
     base = np.arctan2(np.real(y), np.real(x))
     c, s = np.cos(base), np.sin(base)

@@ -13,7 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from backaction.elements import ELEMENTS, Element, Homodyne, Light, OptomechanicalCavity, SpinOscillator
+from backaction.elements import (
+    ELEMENTS,
+    Element,
+    Homodyne,
+    Light,
+    OptomechanicalCavity,
+    SidebandOscillator,
+    SpinOscillator,
+)
 from backaction.errors import InputError, nearest
 from backaction.system import LinearSystem, connect
 from backaction.units import number
@@ -224,12 +232,14 @@ class Experiment:
                 sources[e.name] = joined_from = previous
                 joined[joined_from] = entry
             previous = f"{e.name}.out" if leaves else None
+        frames = [e.frame for e in elements if isinstance(e, SidebandOscillator)]
+        start = Light(frames[0]) if frames else Light()
         # an element is built once the light that reaches it is known; a loop starts with a real carrier in the lab frame
         waiting = list(elements)
         while waiting:
             ready = next((e for e in waiting if sources.get(e.name) is None or sources[e.name] in carriers), waiting[0])
             waiting.remove(ready)
-            system = ready.driven(ready.build(carriers.get(sources.get(ready.name, ""), Light())))
+            system = ready.driven(ready.build(carriers.get(sources.get(ready.name, ""), start)))
             built[ready.name] = system
             for p in system.outputs:
                 if p.kind == "field":

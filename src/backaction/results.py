@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backaction import entanglement, steady
+from backaction.constants import TWO_PI
 from backaction.errors import InputError, ModelError, nearest
 from backaction.experiment import Experiment
 from backaction.matrices import Array
@@ -20,13 +21,19 @@ from backaction.state import GaussianState
 from backaction.system import LinearSystem
 
 STATES = ("unconditional", "conditional", "retrodicted")
+DYNAMICS = "dynamics"
+POLES = ("margin_hz", "linewidth_hz", "frequency_hz")
 
 
 class Measure(NamedTuple):
-    """value(V) of the reported modes' covariance and, where a complex step cannot give it, its slope d value/dV."""
+    """value(V) of the reported modes' covariance and, where a complex step cannot give it, its slope d value/dV.
+
+    `of(V, system)` is given where the measure depends on the system beyond the state (what its currents read out).
+    """
 
     value: Callable[[Array], Any]
     slope: Callable[[Array], Array] | None = None
+    of: Callable[[Array, LinearSystem], Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -46,9 +53,14 @@ def parse(name: str, experiment: Experiment) -> tuple[ResultName, Measure]:
         Naming the nearest known result.
     """
     head, _, tail = name.partition(".")
+    if head == DYNAMICS:
+        names = pole_names(experiment)
+        if tail not in names:
+            raise InputError(f"unknown result '{name}'{nearest(tail, names)}; known: {', '.join(names)}")
+        return ResultName(head, tail), Measure(lambda V: V)
     known = measures(experiment)
     if head not in STATES:
-        raise InputError(f"unknown result '{name}'{nearest(head, STATES)}; a result is STATE.MEASURE")
+        raise InputError(f"unknown result '{name}'{nearest(head, (*STATES, DYNAMICS))}; a result is STATE.MEASURE")
     if tail == "epr_at_conditional.variance" and head == "unconditional":
         return ResultName(head, tail), Measure(lambda V: V)
     if tail not in known:
@@ -76,7 +88,93 @@ def measures(experiment: Experiment) -> dict[str, Measure]:
             f"steering.{first}->{second}": Measure(lambda V: entanglement.steering(V)[0]),
             f"steering.{second}->{first}": Measure(lambda V: entanglement.steering(V)[1]),
         }
+        out |= _readout_measures(experiment.system, modes)
     return out
+
+
+def pole_names(experiment: Experiment) -> list[str]:
+    """`margin_hz` (full width of the slowest pole), `linewidth_hz.MODE`, `frequency_hz.MODE` (of the mode's own pole)."""
+    modes = [m.name for m in experiment.system.modes]
+    return [POLES[0], *(f"{kind}.{m}" for kind in POLES[1:] for m in modes)]
+
+
+def pole(system: LinearSystem, measure: str) -> tuple[Any, Array]:
+    """A pole of the drift as a number in Hz, and the slope of that number with respect to A.
+
+    `margin_hz` = -2 max Re(pole)/2 pi; `linewidth_hz.MODE` = -2 Re and `frequency_hz.MODE` = |Im| of the pole in which the
+    mode takes part most (participation |R_ik L_ki| of right and left eigenvectors). Shapes (...), (..., n, n).
+    """
+    kind, _, mode = measure.partition(".")
+    values, right = np.linalg.eig(system.A)
+    left = np.linalg.pinv(right) if np.any(np.linalg.cond(right) > 1e14) else np.linalg.inv(right)
+    if kind == POLES[0]:
+        chosen = np.argmax(values.real, axis=-1)
+    else:
+        rows = system.mode(mode)
+        share = np.sum(np.abs(right[..., rows, :] * np.swapaxes(left, -1, -2)[..., rows, :]), axis=-2)
+        chosen = np.argmax(share, axis=-1)
+    k = chosen[..., None]
+    value = np.take_along_axis(values, k, axis=-1)[..., 0]
+    r = np.take_along_axis(right, k[..., None], axis=-1)[..., 0]
+    row = np.take_along_axis(left, k[..., None], axis=-2)[..., 0, :]
+    slope = row[..., :, None] * r[..., None, :]
+    if kind == POLES[2]:
+        sign = np.where(value.imag < 0, -1.0, 1.0)
+        return np.abs(value.imag) / TWO_PI, sign[..., None, None] * slope.imag / TWO_PI
+    return -2 * value.real / TWO_PI, -2 * slope.real / TWO_PI
+
+
+def readout_map(system: LinearSystem, modes: tuple[str, ...]) -> Array | None:
+    """N (..., 2, 2) with (cos, sin) currents ~ (X1, P1) + N (X2, P2), where they read an EPR pair of the two modes.
+
+    N = M1^-1 M2 of the blocks that the two currents of a sidebands detector read. They are such a pair where M1 turns or
+    mirrors and N = a [[-cos b, -sin b], [-sin b, cos b]] (oscillators of opposite mass); None otherwise. Analytic.
+    """
+    ports = [p for p in system.outputs if p.kind == "current" and p.frame.kind == "sidebands"]
+    if len(modes) != 2 or len(ports) != 2 or [p.name.rpartition(".")[2] for p in ports] != ["cos", "sin"]:
+        return None
+    C = np.concatenate([system.C[..., system.output(p.name), :] for p in ports], axis=-2)
+    first, second = (C[..., system.indices([m])] for m in modes)
+    if not np.all(np.abs(np.linalg.det(np.real(first))) > 0):
+        return None
+    N: Array = np.linalg.solve(first, second)
+    for block, sign in ((first, 0.0), (N, -1.0)):
+        re = np.real(block)
+        size = 1e-9 * np.sum(np.abs(re), axis=(-2, -1)) + 1e-300
+        turns = (np.abs(re[..., 0, 0] - re[..., 1, 1]) < size) & (np.abs(re[..., 0, 1] + re[..., 1, 0]) < size)
+        mirrors = (np.abs(re[..., 0, 0] + re[..., 1, 1]) < size) & (np.abs(re[..., 0, 1] - re[..., 1, 0]) < size)
+        if not np.all(mirrors | (turns if sign == 0.0 else mirrors)):
+            return None
+    return N
+
+
+def _readout_variance(V: Array, N: Array) -> Any:
+    """[tr V11 + tr(N V22 N^T) + 2 tr(N V21)]/(1 + a^2): the EPR variance of the pair (X1, P1) + N (X2, P2)."""
+    whole = V[..., 0, 0] + V[..., 1, 1]
+    moved = N @ V[..., 2:, 2:] @ np.swapaxes(N, -1, -2) + 2 * N @ V[..., 2:, :2]
+    return (whole + moved[..., 0, 0] + moved[..., 1, 1]) / (1 + N[..., 0, 0] ** 2 + N[..., 0, 1] ** 2)
+
+
+def _readout_measures(system: LinearSystem, modes: tuple[str, ...]) -> dict[str, Measure]:
+    """`epr_readout.variance`, `.weight`, `.angle_deg`, where the currents read such a pair."""
+
+    def of(function: Callable[[Array, Array], Any]) -> Measure:
+        def on(V: Array, s: LinearSystem) -> Any:
+            N = readout_map(s, modes)
+            assert N is not None
+            return function(V, N)
+
+        return Measure(lambda V: on(V, system), None, on)
+
+    if readout_map(system, modes) is None:
+        return {}
+    return {
+        "epr_readout.variance": of(_readout_variance),
+        "epr_readout.weight": of(lambda V, N: np.sqrt(N[..., 0, 0] ** 2 + N[..., 0, 1] ** 2) + 0.0 * V[..., 0, 0]),
+        "epr_readout.angle_deg": of(
+            lambda V, N: entanglement.direction_deg(-N[..., 0, 1], -N[..., 0, 0]) + 0.0 * V[..., 0, 0]
+        ),
+    }
 
 
 def _occupation(mode: int) -> Measure:
@@ -110,6 +208,8 @@ def evaluate(name: str, experiment: Experiment) -> Any:
     """The value of a result such as `conditional.epr.variance`; NaN at points of a batch that have no answer."""
     which, measure = parse(name, experiment)
     system = experiment.system
+    if which.state == DYNAMICS:
+        return pole(system, which.measure)[0]
     index = system.indices(experiment.reported_modes())
     V = covariances(system, which.state)[..., index, :][..., index]
     if which.measure == "epr_at_conditional.variance":
@@ -140,8 +240,8 @@ def _blind_currents(system: LinearSystem, modes: tuple[str, ...]) -> list[str]:
     return [f"the current '{name}' sees none of the modes {', '.join(modes)}" for name in blind]
 
 
-def describe_state(state: GaussianState) -> dict[str, Any]:
-    """All measures of one state as plain data (the S of the JSON contract)."""
+def describe_state(state: GaussianState, readout: Array | None = None) -> dict[str, Any]:
+    """All measures of one state as plain data (the S of the JSON contract); `readout` as from `readout_map`."""
     out: dict[str, Any] = {
         "covariance": state.covariance.tolist(),
         "symplectic_eigenvalues": state.symplectic_eigenvalues().tolist(),
@@ -154,13 +254,21 @@ def describe_state(state: GaussianState) -> dict[str, Any]:
         forward, backward = entanglement.steering(state)
         out |= {
             "epr": {k: float(v) for k, v in best._asdict().items()},
-            "epr_readout": None,
+            "epr_readout": None if readout is None else _readout(state, readout),
             "duan": float(entanglement.duan(state)),
             "ppt_min": float(entanglement.ppt_min(state)),
             "log_negativity": float(entanglement.log_negativity(state)),
             "steering": {f"{first}->{second}": float(forward), f"{second}->{first}": float(backward)},
         }
     return out
+
+
+def _readout(state: GaussianState, N: Array) -> dict[str, float]:
+    return {
+        "variance": float(_readout_variance(state.covariance, N)),
+        "weight": float(np.hypot(N[0, 0], N[0, 1])),
+        "angle_deg": float(entanglement.direction_deg(-N[0, 1], -N[0, 0])),
+    }
 
 
 def state_document(experiment: Experiment) -> dict[str, Any]:
@@ -198,8 +306,9 @@ def state_document(experiment: Experiment) -> dict[str, Any]:
         "frame": str(next(s for s in states.values() if s is not None).frame),
         "convention": "[X, P] = i, vacuum variance 1/2, order X1, P1, X2, P2",
     }
+    readout = readout_map(system, experiment.reported_modes())
     for which, state in states.items():
-        out[which] = None if state is None else describe_state(state)
+        out[which] = None if state is None else describe_state(state, readout)
     u, c = states["unconditional"], states["conditional"]
     if u is not None and len(u.modes) == 2:
         at = None

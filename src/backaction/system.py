@@ -34,7 +34,7 @@ from backaction.matrices import (
 
 @dataclass(frozen=True)
 class Frame:
-    """The frame of quadratures: `lab` (the carrier's frame) or `sidebands` about a cyclic frequency.
+    """The frame of quadratures: `lab` (the carrier's frame) or `sidebands` about a cyclic frequency (None: unspecified).
 
     In `sidebands(f)` a field or mode is a pair of modes c, s with P_c = sqrt(2) lowpass(P cos 2 pi f t) and
     P_s = sqrt(2) lowpass(P sin 2 pi f t); quadratures are ordered X_c, P_c, X_s, P_s (DESIGN section 2).
@@ -49,7 +49,9 @@ class Frame:
         return 1 if self.kind == "lab" else 2
 
     def __str__(self) -> str:
-        return "lab" if self.kind == "lab" else f"sidebands({self.frequency_hz:g} Hz)"
+        if self.kind == "lab":
+            return "lab"
+        return "sidebands" if self.frequency_hz is None else f"sidebands({self.frequency_hz:g} Hz)"
 
 
 LAB = Frame()
@@ -323,7 +325,8 @@ def connect(systems: Sequence[LinearSystem], connections: Mapping[str, str]) -> 
         raise ModelError(
             f"singular algebraic loop (gain exactly one) through {names}: add a loss or a phase in the loop"
         )
-    gain_x, gain_w = np.linalg.solve(loop, Cc), np.linalg.solve(loop, Dce)
+    closed = np.linalg.inv(loop)  # as a rule without leading axes: one small inverse for the whole batch
+    gain_x, gain_w = closed @ Cc, closed @ Dce
     Bc, Be = B[..., in_cols], B[..., keep_in]
     return LinearSystem(
         A + Bc @ gain_x,

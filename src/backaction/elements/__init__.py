@@ -5,6 +5,7 @@ from backaction.elements.homodyne import Homodyne
 from backaction.elements.optics import BeamSplitter, Loss, Rotation, Squeezer
 from backaction.elements.optomechanical_cavity import MechanicalMode, OptomechanicalCavity
 from backaction.elements.oscillator import Oscillator
+from backaction.elements.sideband_oscillator import SidebandOscillator
 from backaction.elements.spin_oscillator import SpinOscillator
 from backaction.elements.technical_noise import Line, TechnicalNoise
 
@@ -12,6 +13,7 @@ ELEMENTS: dict[str, type[Element]] = {
     cls.kind: cls
     for cls in (
         SpinOscillator,
+        SidebandOscillator,
         Oscillator,
         OptomechanicalCavity,
         Loss,
@@ -38,6 +40,7 @@ __all__ = [
     "Oscillator",
     "Part",
     "Rotation",
+    "SidebandOscillator",
     "SpinOscillator",
     "Squeezer",
     "TechnicalNoise",
