@@ -1,0 +1,458 @@
+"""Optimal parameters of an experiment: any result, over any fields, with bounds, ties and constraints.
+
+The search is multi-start: starts spread over the box of the variables are all improved at once by a trust-region Newton
+method with exact gradients (`newton`), rates on a logarithmic scale. What is reported is not only the value: arguments that
+sit on a bound, directions along which nothing changes, how many starts agree, and whether there is an optimum at all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from backaction import newton
+from backaction.derivatives import STEP, value_and_gradient
+from backaction.errors import InputError, ModelError, nearest
+from backaction.experiment import Experiment, unit_bounds
+from backaction.expressions import Expression, expression
+from backaction.files import provenance
+from backaction.matrices import Array
+from backaction.results import evaluate, parse
+from backaction.units import number
+
+FLAT = 1e-7
+"""A direction is flat where the Hessian's eigenvalue is below this fraction of the largest."""
+WITNESS = {"epr.variance": 1.0, "epr_readout.variance": 1.0, "duan": 1.0, "ppt_min": 0.5, "epr_at_conditional.variance": 1.0}
+"""Measures that witness entanglement below a value."""
+
+
+class Objective(Protocol):
+    """Anything with a name that gives its value and gradient over an experiment's leading axes."""
+
+    name: str
+
+    def value_and_gradient(self, experiment: Experiment, fields: Sequence[str]) -> tuple[Any, Array]:
+        """Value (...) and derivatives (..., F)."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A named result (`conditional.epr.variance`, `dynamics.margin_hz`, ...) as an objective."""
+
+    name: str
+
+    def value_and_gradient(self, experiment: Experiment, fields: Sequence[str]) -> tuple[Any, Array]:
+        """As `derivatives.value_and_gradient`."""
+        return value_and_gradient(self.name, experiment, fields)
+
+
+@dataclass(frozen=True)
+class Variable:
+    """What is varied: a field or a free name that ties use, within [lower, upper], searched on a log scale or linearly.
+
+    `own` says that the bounds were chosen here and not given: an optimum there is not an optimum.
+    """
+
+    name: str
+    lower: float
+    upper: float
+    log: bool
+    own: tuple[bool, bool] = (False, False)
+
+    def at(self, z: Any) -> Any:
+        """Value at z in [0, 1]."""
+        if self.log:
+            return self.lower * (self.upper / self.lower) ** z
+        return self.lower + (self.upper - self.lower) * z
+
+    def slope(self, z: Any) -> Any:
+        """D value/dz."""
+        if self.log:
+            return self.at(z) * np.log(self.upper / self.lower)
+        return (self.upper - self.lower) + 0.0 * z
+
+    def z(self, value: Any) -> Any:
+        """Inverse of `at`, clipped to the box."""
+        if self.log:
+            return np.clip(np.log(np.maximum(value, 1e-300) / self.lower) / np.log(self.upper / self.lower), 0, 1)
+        return np.clip((value - self.lower) / (self.upper - self.lower), 0, 1)
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """`result >= limit` (sense +1) or `result <= limit` (-1)."""
+
+    result: str
+    sense: int
+    limit: float
+
+    @classmethod
+    def of(cls, text: str) -> Constraint:
+        """Parse `dynamics.margin_hz >= 100`; the limit may carry a unit."""
+        match = re.fullmatch(r"\s*(.+?)\s*(>=|<=)\s*(.+?)\s*", text)
+        if not match:
+            raise InputError(f"constraint '{text}': expected RESULT >= NUMBER or RESULT <= NUMBER")
+        name, sign, limit = match.groups()
+        unit = "Hz" if "_hz" in name else "1"
+        return cls(name, 1 if sign == ">=" else -1, number(limit, unit, f"constraint '{text}'"))
+
+    def __str__(self) -> str:
+        return f"{self.result} {'>=' if self.sense > 0 else '<='} {self.limit:g}"
+
+
+@dataclass(frozen=True, eq=False)
+class Optimum:
+    """Where the objective is best, or why it is nowhere.
+
+    `status` is "optimum", "none" (with `reason`: no entanglement, or the search runs away) or "not converged". `at` holds the
+    variables, `fields` every field that they set through ties, `on_bound` the variables at an end of their range, `flat` the
+    directions (in scaled variables) along which the objective does not change, `eigenvalues` those of the scaled Hessian.
+    """
+
+    status: str
+    reason: str
+    value: float | None
+    at: dict[str, float]
+    fields: dict[str, float]
+    on_bound: list[str]
+    flat: list[dict[str, float]]
+    eigenvalues: list[float]
+    constraints: list[dict[str, Any]]
+    starts: int
+    agreeing: int
+    objective: str
+    experiment: Experiment = field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Schema `backaction/optimize/1`."""
+        return {
+            "schema": "backaction/optimize/1",
+            "objective": self.objective,
+            "status": self.status,
+            "reason": self.reason,
+            "value": self.value,
+            "at": self.at,
+            "fields": self.fields,
+            "on_bound": self.on_bound,
+            "flat": self.flat,
+            "hessian_eigenvalues": self.eigenvalues,
+            "constraints": self.constraints,
+            "starts": {"tried": self.starts, "agree": self.agreeing},
+            "experiment": self.experiment.to_dict(),
+            "provenance": provenance(),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """An objective over variables and ties, on the unit box; `points` are fields with one value for each problem of a batch."""
+
+    experiment: Experiment
+    objective: Objective
+    variables: tuple[Variable, ...]
+    ties: Mapping[str, Expression] = field(default_factory=dict)
+    sign: float = 1.0
+    points: Mapping[str, Array] = field(default_factory=dict)
+
+    def values(self, z: Array, rows: Array | None = None) -> dict[str, Any]:
+        """Every field and free name at z (..., K) (which may be complex)."""
+        known: dict[str, Any] = {v.name: v.at(z[..., k]) for k, v in enumerate(self.variables)}
+        known |= {k: (v if rows is None else v[rows]) for k, v in self.points.items()}
+
+        def look_up(name: str) -> Any:
+            return known[name] if name in known else np.asarray(self.experiment.value(name)) * 1.0
+
+        for path, tie in self.ties.items():
+            known[path] = tie(look_up)
+        return known
+
+    def moved(self) -> list[str]:
+        """Fields that the variables move: they and the ties that follow them."""
+        moving = {v.name for v in self.variables}
+        for path, tie in self.ties.items():
+            if moving & set(tie.names):
+                moving.add(path)
+        return [n for n in (*(v.name for v in self.variables), *self.ties) if n in moving and "." in n]
+
+    def at(self, z: Array, rows: Array | None = None) -> Experiment:
+        """The experiment at z."""
+        return self.experiment.with_values({k: np.real(v) for k, v in self.values(z, rows).items() if "." in k}, "optimize")
+
+    def __call__(self, z: Array, rows: Array | None = None) -> tuple[Array, Array]:
+        """Signed value (m,) and its gradient (m, K) at z (m, K); NaN where there is none."""
+        fields_ = self.moved()
+        with np.errstate(all="ignore"):
+            try:
+                value, slopes = self.objective.value_and_gradient(self.at(z, rows), fields_)
+            except (ModelError, np.linalg.LinAlgError):
+                return np.full(z.shape[0], np.nan), np.full(z.shape, np.nan)
+            shape = (z.shape[0],)
+            value = np.broadcast_to(value, shape)
+            slopes = np.broadcast_to(slopes, (*shape, len(fields_)))
+            gradient = np.stack([self._along(k, z, rows, fields_, slopes) for k in range(z.shape[1])], axis=-1)
+        bad = ~np.isfinite(value) | ~np.all(np.isfinite(gradient), axis=-1)
+        return self.sign * np.where(bad, np.nan, value), self.sign * np.where(bad[:, None], np.nan, gradient)
+
+    def _along(self, k: int, z: Array, rows: Array | None, fields_: list[str], slopes: Array) -> Array:
+        """Derivative along variable k: the chain through the ties by a complex step."""
+        moved = z.astype(complex)
+        moved[:, k] += 1j * STEP
+        values = self.values(moved, rows)
+        parts = [np.imag(values[f]) / STEP * slopes[:, i] for i, f in enumerate(fields_) if np.iscomplexobj(values[f])]
+        return np.asarray(sum(parts, np.zeros(z.shape[0])))
+
+
+def variables(
+    experiment: Experiment,
+    over: Mapping[str, tuple[float, float] | None] | Sequence[str],
+    ties: Mapping[str, Expression] | None = None,
+) -> tuple[Variable, ...]:
+    """The variables with their ranges; where none is given, the field's own limits or four decades about its value.
+
+    Raises
+    ------
+    InputError
+        For unknown fields, empty ranges, or a free name without a range.
+    """
+    given = dict(over) if isinstance(over, Mapping) else dict.fromkeys(over)
+    if not given:
+        raise InputError("optimize: name at least one field to vary")
+    used = {n for t in (ties or {}).values() for n in t.names}
+    out = []
+    for name, span in given.items():
+        if name in (ties or {}):
+            raise InputError(f"optimize: '{name}' is tied and cannot be varied too")
+        if "." not in name:
+            if name not in used:
+                raise InputError(f"optimize: '{name}' is no field (element.field), and no tie uses it")
+            if span is None:
+                raise InputError(f"optimize: '{name}' is not a field: give its range, {name}=LO:HI")
+            low, high = span
+            out.append(Variable(name, low, high, 0 < low < high / 100))
+        else:
+            out.append(_of_field(experiment, name, span))
+        v = out[-1]
+        if not (np.isfinite(v.lower) and np.isfinite(v.upper) and v.lower < v.upper):
+            raise InputError(f"optimize: {name}={v.lower:g}:{v.upper:g}: the lower end must be below the upper one")
+    return tuple(out)
+
+
+def _of_field(experiment: Experiment, name: str, span: tuple[float, float] | None) -> Variable:
+    value = experiment.value(name)
+    unit, low, high = unit_bounds(experiment, name)
+    if span is not None:
+        if span[0] < low or span[1] > high:
+            raise InputError(f"optimize: {name}={span[0]:g}:{span[1]:g} {unit}: allowed is {low:g} to {high:g}")
+        return Variable(name, *span, 0 < span[0] < span[1] / 100)
+    if value is None or np.ndim(value):
+        raise InputError(f"optimize: '{name}' is not set to a number in '{experiment.name}': give its range, {name}=LO:HI")
+    value = float(value)
+    if np.isfinite(low) and np.isfinite(high):
+        return Variable(name, low, high, False)
+    if unit == "deg":
+        return Variable(name, max(low, -180.0), min(high, 180.0), False)
+    if low >= 0 and value > 0:
+        ends = (max(low, value / 1e4), min(high, value * 1e4))
+        return Variable(name, *ends, True, (True, ends[1] < high))
+    if value == 0:
+        raise InputError(f"optimize: '{name}' is 0: give its range, {name}=LO:HI")
+    return Variable(name, value - 10 * abs(value), value + 10 * abs(value), False, (True, True))
+
+
+def read_ties(experiment: Experiment, items: Mapping[str, str]) -> dict[str, Expression]:
+    """Parse ties `field = expression` and check their fields."""
+    out: dict[str, Expression] = {}
+    for path, text in items.items():
+        unit_bounds(experiment, path)
+        out[path] = expression(text)
+        for name in out[path].names:
+            if "." in name:
+                experiment.value(name)
+    return out
+
+
+def optimize(
+    experiment: Experiment,
+    objective: str | Objective,
+    over: Mapping[str, tuple[float, float] | None] | Sequence[str],
+    *,
+    maximize: bool = False,
+    ties: Mapping[str, str] | None = None,
+    constraints: Sequence[str | Constraint] = (),
+    starts: int = 24,
+    seed: int = 0,
+    progress: Callable[[str], None] | None = None,
+) -> Optimum:
+    """The parameters at which a result is least (or greatest).
+
+    Parameters
+    ----------
+    objective
+        A result's name, or an object with `name` and `value_and_gradient(experiment, fields)`.
+    over
+        What to vary: `{"element.field": (lower, upper) or None}`, or names alone. A name without a dot is a new
+        variable that `ties` use.
+    ties
+        `{"membrane.coupling_angle_deg": "spin.coupling_angle_deg", "spin.readout_rate_hz": "C * spin.intrinsic_linewidth_hz"}`:
+        fields that follow others, in this order.
+    constraints
+        `"dynamics.margin_hz >= 100"`, ... ; any result.
+    starts, seed
+        Number of starts spread over the box (the experiment's own values come first) and their seed.
+
+    Raises
+    ------
+    InputError
+        For unknown results, fields, ranges, ties.
+    ModelError
+        If no start has a value.
+    """
+    goal: Objective = objective if not isinstance(objective, str) else Result(objective)
+    if isinstance(objective, str):
+        parse(objective, experiment)
+    bound_ties = read_ties(experiment, ties or {})
+    chosen = variables(experiment, over, bound_ties)
+    problem = Problem(experiment, goal, chosen, bound_ties, -1.0 if maximize else 1.0)
+    limits = [Constraint.of(c) if isinstance(c, str) else c for c in constraints]
+    for c in limits:
+        parse(c.result, experiment)
+    z = spread(len(chosen), starts, seed)
+    own = [_current(experiment, v) for v in chosen]
+    if all(o is not None for o in own):
+        z = np.concatenate([np.array([own], dtype=float), z[:-1]])
+    if progress:
+        progress(f"{len(z)} starts in {len(chosen)} variables")
+    begun = np.isfinite(problem(z)[0])
+    extra = 0
+    while begun.sum() < max(3, starts // 3) and extra < 8:  # much of the box has no answer: look further
+        extra += 1
+        z = np.concatenate([z, spread(len(chosen), 4 * starts, seed + extra)])
+        begun = np.isfinite(problem(z)[0])
+    if not np.any(begun):
+        raise ModelError(f"optimize: {goal.name} has no value anywhere in the box that was searched (unstable everywhere?)")
+    z = z[begun][: max(starts, 3)]
+    if limits:
+        from backaction.constrained import improve
+
+        found = improve(problem, limits, z, progress)
+    else:
+        found = newton.minimise(problem, z)
+    return _judge(problem, found, limits, len(z))
+
+
+def spread(k: int, n: int, seed: int) -> Array:
+    """N points of the unit box, one in each of n strata of every coordinate (a Latin hypercube)."""
+    rng = np.random.default_rng(seed)
+    strata = np.stack([rng.permutation(n) for _ in range(k)], axis=-1)
+    return np.asarray((strata + rng.random((n, k))) / n)
+
+
+def _current(experiment: Experiment, v: Variable) -> float | None:
+    if "." not in v.name:
+        return None
+    value = experiment.value(v.name)
+    return None if value is None or np.ndim(value) else float(v.z(float(value)))
+
+
+def _judge(problem: Problem, found: newton.Minimum, limits: Sequence[Constraint], starts: int) -> Optimum:
+    """Choose the best of the local minima and say what it is worth."""
+    best = int(np.nanargmin(np.where(np.isfinite(found.value), found.value, np.inf)))
+    z, value = found.z[best], problem.sign * float(found.value[best])
+    near = np.abs(found.value - found.value[best]) <= 1e-8 * (1e-300 + abs(found.value[best]))
+    values = {k: float(np.real(v)) for k, v in problem.values(z).items()}
+    here = problem.at(z)
+    edge = newton.on_edge(found.z[best : best + 1], found.gradient[best : best + 1])[0]
+    edge |= (z <= newton.EDGE) | (z >= 1 - newton.EDGE)
+    eigenvalues, flat = _flat(problem, found.hessian[best], edge)
+    checked = []
+    for c in limits:
+        got = float(evaluate(c.result, here))
+        active = abs(got - c.limit) <= 1e-6 * max(abs(c.limit), abs(got), 1e-12)
+        checked.append({"constraint": str(c), "value": got, "active": bool(active)})
+    status, reason = _status(problem, z, value, bool(found.converged[best]), limits, here)
+    names = [v.name for v in problem.variables]
+    shown = status != "none"
+    return Optimum(
+        status=status,
+        reason=reason,
+        value=value if shown else None,
+        at={n: values[n] for n in names} if shown else {},
+        fields={n: v for n, v in values.items() if "." in n} if shown else {},
+        on_bound=[n for n, e in zip(names, edge, strict=True) if e] if shown else [],
+        flat=flat if shown else [],
+        eigenvalues=eigenvalues if shown else [],
+        constraints=checked,
+        starts=starts,
+        agreeing=int(np.sum(near)),
+        objective=problem.objective.name,
+        experiment=replace(here, priors={}) if shown else problem.experiment,
+    )
+
+
+def _flat(problem: Problem, hessian: Array, edge: Array) -> tuple[list[float], list[dict[str, float]]]:
+    free = np.flatnonzero(~edge)
+    if not free.size:
+        return [], []
+    w, U = np.linalg.eigh(problem.sign * hessian[np.ix_(free, free)])
+    names = [problem.variables[i].name for i in free]
+    largest = float(np.max(np.abs(w)))
+    flat = [{n: float(c) for n, c in zip(names, U[:, j], strict=True)} for j in range(w.size) if abs(w[j]) <= FLAT * largest]
+    return [float(x) for x in w], flat
+
+
+def _status(
+    problem: Problem, z: Array, value: float, converged: bool, limits: Sequence[Constraint], here: Experiment
+) -> tuple[str, str]:
+    """Whether this is an optimum."""
+    measure = problem.objective.name.partition(".")[2]
+    if problem.sign > 0 and measure in WITNESS and not value < WITNESS[measure] * (1 - 1e-12):
+        return "none", f"no entanglement: the least {problem.objective.name} found is {value:.9g}, not below {WITNESS[measure]:g}"
+    if problem.sign < 0 and (measure == "log_negativity" or measure.startswith("steering")) and value <= 0:
+        return "none", f"no entanglement: {problem.objective.name} is 0 everywhere that was searched"
+    for v, at in zip(problem.variables, z, strict=True):
+        if (v.own[0] and at <= newton.EDGE) or (v.own[1] and at >= 1 - newton.EDGE):
+            return "none", (
+                f"no optimum: it runs to {v.name} = {float(v.at(at)):g}, the end of the range that was searched; give a range "
+                f"({v.name}=LO:HI) if that end is a limit"
+            )
+    if converged:
+        return "optimum", ""
+    margin = float(evaluate("dynamics.margin_hz", here))
+    if not limits and margin < 1e-3 * float(np.max(np.abs(np.linalg.eigvals(here.system.A)))):
+        return "not converged", (
+            f"the search runs to the edge of stability (slowest pole {margin:.3g} Hz): require dynamics.margin_hz >= a limit"
+        )
+    return "not converged", "the search did not settle: more starts, or a narrower range"
+
+
+def parse_over(text: str, experiment: Experiment) -> dict[str, tuple[float, float] | None]:
+    """`a.b,c.d=LO:HI` of the command line."""
+    out: dict[str, tuple[float, float] | None] = {}
+    for item in text.split(","):
+        name, sign, span = item.strip().partition("=")
+        if not name:
+            raise InputError(f"--over {text}: expected element.field[=LO:HI], ...")
+        out[name.strip()] = read_range(name.strip(), span, experiment, "--over")[:2] if sign else None
+    return out
+
+
+def read_range(name: str, span: str, experiment: Experiment, option: str, parts: int = 2) -> tuple[float, ...]:
+    """Numbers LO:HI (or LO:HI:N) in the unit of a field."""
+    pieces = span.split(":")
+    if len(pieces) != parts:
+        raise InputError(f"{option} {name}={span}: expected {name}=" + ("LO:HI" if parts == 2 else "LO:HI:N"))
+    if "." in name:
+        known = experiment.fields()
+        try:
+            unit = unit_bounds(experiment, name)[0]
+        except InputError as error:
+            raise InputError(f"{option} {name}: {error}{nearest(name, known)}") from None
+    else:
+        unit = "1"
+    return tuple(number(p, unit, f"{option} {name}") for p in pieces[:2]) + tuple(
+        number(p, "1", f"{option} {name}") for p in pieces[2:]
+    )
