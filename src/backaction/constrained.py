@@ -55,7 +55,11 @@ def improve(
             return value if np.isfinite(value) else -1e3
 
         constraints = [
-            {"type": "ineq", "fun": lambda x, k=k: finite(k, x), "jac": lambda x, k=k: np.nan_to_num(slack(k, np.clip(x, 0, 1))[1])}
+            {
+                "type": "ineq",
+                "fun": lambda x, k=k: finite(k, x),
+                "jac": lambda x, k=k: np.nan_to_num(slack(k, np.clip(x, 0, 1))[1]),
+            }
             for k in range(len(limits))
         ]
         done = optimize.minimize(

@@ -321,13 +321,13 @@ def shipped() -> tuple[str, ...]:
     return tuple(sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml")))
 
 
-def read_overrides(items: Iterable[str]) -> dict[str, str]:
+def read_overrides(items: Iterable[str], option: str = "--set") -> dict[str, str]:
     """Split `element.field=value` strings of the command line's `--set`."""
     out: dict[str, str] = {}
     for item in items:
         key, sign, value = item.partition("=")
         if not sign or not key.strip() or not value.strip():
-            raise InputError(f"--set {item}: expected element.field=value")
+            raise InputError(f"{option} {item}: expected element.field=value")
         out[key.strip()] = value.strip()
     return out
 

@@ -1,4 +1,4 @@
-"""Arithmetic over fields, such as `100 * spin.intrinsic_linewidth_hz * (spin.occupation + 0.5)`: for ties between parameters.
+"""Arithmetic over fields, such as `100 * spin.intrinsic_linewidth_hz * (spin.occupation + 0.5)`, for ties.
 
 Only numbers, names, + - * / **, and a few functions: nothing else of Python is evaluated. Expressions are analytic, so
 that complex steps pass through them.
@@ -7,6 +7,7 @@ that complex steps pass through them.
 from __future__ import annotations
 
 import ast
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -60,11 +61,8 @@ def expression(text: str) -> Expression:
         names.append(name)
         return 1.0
 
-    with np.errstate(all="ignore"):
-        try:
-            _evaluate(_parse(text).body, text, collect)
-        except ZeroDivisionError:
-            pass
+    with np.errstate(all="ignore"), contextlib.suppress(ZeroDivisionError):
+        _evaluate(_parse(text).body, text, collect)
     return Expression(text, tuple(dict.fromkeys(names)))
 
 

@@ -66,7 +66,9 @@ def minimise(function: Function, start: Array, iterations: int = 80, tolerance: 
         accept = good & ((gain > 1e-4) | ((promised < 1e-11 * np.abs(value[rows])) & better))
         length = np.linalg.norm(step, axis=-1)
         shrink = ~accept | (gain < 0.25)
-        radius[rows] = np.where(shrink, 0.25 * length, np.where(gain > 0.75, np.maximum(radius[rows], 2 * length), radius[rows]))
+        radius[rows] = np.where(
+            shrink, 0.25 * length, np.where(gain > 0.75, np.maximum(radius[rows], 2 * length), radius[rows])
+        )
         radius[rows] = np.minimum(radius[rows], 1.0)
         taken = rows[accept]
         z[taken], value[taken], gradient[taken] = trial[accept], new[accept], slope[accept]

@@ -26,14 +26,22 @@ from backaction.units import number
 
 FLAT = 1e-7
 """A direction is flat where the Hessian's eigenvalue is below this fraction of the largest."""
-WITNESS = {"epr.variance": 1.0, "epr_readout.variance": 1.0, "duan": 1.0, "ppt_min": 0.5, "epr_at_conditional.variance": 1.0}
+WITNESS = {
+    "epr.variance": 1.0,
+    "epr_readout.variance": 1.0,
+    "duan": 1.0,
+    "ppt_min": 0.5,
+    "epr_at_conditional.variance": 1.0,
+}
 """Measures that witness entanglement below a value."""
 
 
 class Objective(Protocol):
     """Anything with a name that gives its value and gradient over an experiment's leading axes."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What it is called in reports; the name of a result, or words."""
 
     def value_and_gradient(self, experiment: Experiment, fields: Sequence[str]) -> tuple[Any, Array]:
         """Value (...) and derivatives (..., F)."""
@@ -108,9 +116,9 @@ class Constraint:
 class Optimum:
     """Where the objective is best, or why it is nowhere.
 
-    `status` is "optimum", "none" (with `reason`: no entanglement, or the search runs away) or "not converged". `at` holds the
-    variables, `fields` every field that they set through ties, `on_bound` the variables at an end of their range, `flat` the
-    directions (in scaled variables) along which the objective does not change, `eigenvalues` those of the scaled Hessian.
+    `status` is "optimum", "none" (with `reason`: no entanglement, or the search runs away) or "not converged". `at` holds
+    the variables, `fields` every field that they set through ties, `on_bound` the variables at an end of their range,
+    `flat` the directions (scaled variables) along which nothing changes, `eigenvalues` those of the scaled Hessian.
     """
 
     status: str
@@ -149,7 +157,7 @@ class Optimum:
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """An objective over variables and ties, on the unit box; `points` are fields with one value for each problem of a batch."""
+    """An objective over variables and ties, on the unit box; `points` are fields with one value per problem of a batch."""
 
     experiment: Experiment
     objective: Objective
@@ -180,7 +188,9 @@ class Problem:
 
     def at(self, z: Array, rows: Array | None = None) -> Experiment:
         """The experiment at z."""
-        return self.experiment.with_values({k: np.real(v) for k, v in self.values(z, rows).items() if "." in k}, "optimize")
+        return self.experiment.with_values(
+            {k: np.real(v) for k, v in self.values(z, rows).items() if "." in k}, "optimize"
+        )
 
     def __call__(self, z: Array, rows: Array | None = None) -> tuple[Array, Array]:
         """Signed value (m,) and its gradient (m, K) at z (m, K); NaN where there is none."""
@@ -249,7 +259,9 @@ def _of_field(experiment: Experiment, name: str, span: tuple[float, float] | Non
             raise InputError(f"optimize: {name}={span[0]:g}:{span[1]:g} {unit}: allowed is {low:g} to {high:g}")
         return Variable(name, *span, 0 < span[0] < span[1] / 100)
     if value is None or np.ndim(value):
-        raise InputError(f"optimize: '{name}' is not set to a number in '{experiment.name}': give its range, {name}=LO:HI")
+        raise InputError(
+            f"optimize: '{name}' is not set to a number in '{experiment.name}': give its range, {name}=LO:HI"
+        )
     value = float(value)
     if np.isfinite(low) and np.isfinite(high):
         return Variable(name, low, high, False)
@@ -297,7 +309,7 @@ def optimize(
         What to vary: `{"element.field": (lower, upper) or None}`, or names alone. A name without a dot is a new
         variable that `ties` use.
     ties
-        `{"membrane.coupling_angle_deg": "spin.coupling_angle_deg", "spin.readout_rate_hz": "C * spin.intrinsic_linewidth_hz"}`:
+        `{"membrane.coupling_angle_deg": "spin.coupling_angle_deg", "spin.readout_rate_hz": "C*spin.occupation"}`:
         fields that follow others, in this order.
     constraints
         `"dynamics.margin_hz >= 100"`, ... ; any result.
@@ -333,7 +345,9 @@ def optimize(
         z = np.concatenate([z, spread(len(chosen), 4 * starts, seed + extra)])
         begun = np.isfinite(problem(z)[0])
     if not np.any(begun):
-        raise ModelError(f"optimize: {goal.name} has no value anywhere in the box that was searched (unstable everywhere?)")
+        raise ModelError(
+            f"optimize: {goal.name} has no value anywhere in the box that was searched (unstable everywhere?)"
+        )
     z = z[begun][: max(starts, 3)]
     if limits:
         from backaction.constrained import improve
@@ -400,7 +414,9 @@ def _flat(problem: Problem, hessian: Array, edge: Array) -> tuple[list[float], l
     w, U = np.linalg.eigh(problem.sign * hessian[np.ix_(free, free)])
     names = [problem.variables[i].name for i in free]
     largest = float(np.max(np.abs(w)))
-    flat = [{n: float(c) for n, c in zip(names, U[:, j], strict=True)} for j in range(w.size) if abs(w[j]) <= FLAT * largest]
+    flat = [
+        {n: float(c) for n, c in zip(names, U[:, j], strict=True)} for j in range(w.size) if abs(w[j]) <= FLAT * largest
+    ]
     return [float(x) for x in w], flat
 
 
@@ -410,13 +426,16 @@ def _status(
     """Whether this is an optimum."""
     measure = problem.objective.name.partition(".")[2]
     if problem.sign > 0 and measure in WITNESS and not value < WITNESS[measure] * (1 - 1e-12):
-        return "none", f"no entanglement: the least {problem.objective.name} found is {value:.9g}, not below {WITNESS[measure]:g}"
+        return (
+            "none",
+            f"no entanglement: the least {problem.objective.name} found is {value:.9g}, not below {WITNESS[measure]:g}",
+        )
     if problem.sign < 0 and (measure == "log_negativity" or measure.startswith("steering")) and value <= 0:
         return "none", f"no entanglement: {problem.objective.name} is 0 everywhere that was searched"
     for v, at in zip(problem.variables, z, strict=True):
         if (v.own[0] and at <= newton.EDGE) or (v.own[1] and at >= 1 - newton.EDGE):
             return "none", (
-                f"no optimum: it runs to {v.name} = {float(v.at(at)):g}, the end of the range that was searched; give a range "
+                f"no optimum: it runs to {v.name} = {float(v.at(at)):g}, the end of the range searched; give a range "
                 f"({v.name}=LO:HI) if that end is a limit"
             )
     if converged:
@@ -436,7 +455,8 @@ def parse_over(text: str, experiment: Experiment) -> dict[str, tuple[float, floa
         name, sign, span = item.strip().partition("=")
         if not name:
             raise InputError(f"--over {text}: expected element.field[=LO:HI], ...")
-        out[name.strip()] = read_range(name.strip(), span, experiment, "--over")[:2] if sign else None
+        low_high = read_range(name.strip(), span, experiment, "--over") if sign else None
+        out[name.strip()] = None if low_high is None else (low_high[0], low_high[1])
     return out
 
 

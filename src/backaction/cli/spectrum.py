@@ -71,7 +71,8 @@ def areas(bands: list[Band], label: str | None) -> str:
     kinds = {"shot noise": "shot", "back-action (light)": "back_action", "thermal": "thermal", "classical": "classical"}
     rows = [(word, getattr(mine, key), other and getattr(other, key)) for word, key in kinds.items()]
     rows += [("total", mine.total, other and other.total)]
-    rows += [(k, v, other and other.sources.get(k)) for k, v in mine.sources.items()]
+    names = [*mine.sources, *(k for k in (other.sources if other else ()) if k not in mine.sources)]
+    rows += [(k, mine.sources.get(k, 0.0), other and other.sources.get(k, 0.0)) for k in names]
     for word, value, theirs in rows:
         line = f"  {word:<24}{value:>14.6g}"
         if theirs is not None:

@@ -122,6 +122,8 @@ def spectrum(
     ] = None,
 ) -> None:
     """Spectrum of the detected current by source, in shot-noise units; with --band its areas, exactly."""
+    import numpy as np
+
     from backaction.band import power
     from backaction.cli.spectrum import areas, axis, document, save_spectrum, text
     from backaction.experiment import read_overrides
@@ -129,9 +131,15 @@ def spectrum(
     from backaction.response import budget
 
     chosen = load(experiment, set_)
-    grid = frequencies(f) if f else axis(chosen)
+    grid = frequencies(f) if f else np.linspace(*interval(band, "--band"), 501) if band else axis(chosen)
     mine = budget(chosen.system, grid, current)
-    against = load(diff, diff_set) if diff else chosen.overridden(read_overrides(diff_set)) if diff_set else None
+    against = (
+        load(diff, diff_set)
+        if diff
+        else chosen.overridden(read_overrides(diff_set, "--diff-set"))
+        if diff_set
+        else None
+    )
     diff = ", ".join([*([diff] if diff else []), *(diff_set or [])]) or None
     other = budget(against.system, grid, current) if against else None
     facts = document(chosen, mine, diff, other)
@@ -149,5 +157,7 @@ def spectrum(
         say(f"wrote {save}")
     if json:
         put(to_json(facts))
+    elif bands is not None:
+        put(areas(bands, diff))
     elif save is None:
-        put(text(mine, other, diff) if bands is None else areas(bands, diff))
+        put(text(mine, other, diff))

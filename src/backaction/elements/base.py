@@ -67,6 +67,13 @@ class Part:
         for f in fields(self):
             if "unit" in f.metadata or "choices" in f.metadata:
                 _validate(self, f)
+            if f.metadata.get("flag") and not isinstance(getattr(self, f.name), bool):
+                raise InputError(f"{self.name}.{f.name} = {getattr(self, f.name)!r}: must be true or false")
+            if f.metadata.get("parts"):
+                names = [p.name for p in getattr(self, f.name)]
+                if len(set(names)) < len(names):
+                    twice = next(n for n in names if names.count(n) > 1)
+                    raise InputError(f"{self.name}.{f.name}: two entries have the name '{twice}'")
         for group in self.groups:
             given = [k for k in group if getattr(self, k) is not None]
             if len(given) > 1:
@@ -116,9 +123,7 @@ class Part:
                 raise InputError(f"{here}: expected a table of name = fraction, got {value!r}")
             return {str(k): number(v, "1", f"{here}.{k}") for k, v in value.items()}
         if meta.get("flag"):
-            if value not in (True, False, "true", "false"):
-                raise InputError(f"{here} = {value!r}: must be true or false")
-            return value in (True, "true")
+            return {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
         if not isinstance(value, (str, int, float)) or isinstance(value, bool):
             raise InputError(f"{here} = {value!r}: expected a word")
         return value
@@ -196,11 +201,12 @@ class Drive(Part):
     """Classical white noise added to one quadrature of the input field `name` of an element, on top of what is there.
 
     The density of X cos(angle) + P sin(angle) of that field grows by `excess_sn` times the vacuum's: the n_WN of Moller
-    2017 (S39). It is a source of its own, `element.port_drive`.
+    2017 (S39). X, P are those of the field's own frame: amplitude and phase where its carrier is real, as at the entrance of
+    a path; behind a detuned cavity the carrier is turned. It is a source of its own, `element.port_drive`.
     """
 
     excess_sn: Any = quantity("SN", 0.0, minimum=0.0, doc="added density, in units of vacuum")
-    angle_deg: Any = quantity("deg", 0.0, doc="of the driven quadrature from X: 0 amplitude, 90 phase")
+    angle_deg: Any = quantity("deg", 0.0, doc="of the driven quadrature from X of the field")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,9 +250,21 @@ class Element(Part):
     def with_value(self, path: str, value: Any, where: str = "--set") -> Self:
         """As `Part.with_value`; the first value of a `drive` (`in.excess_sn`) creates it."""
         head, _, tail = path.partition(".")
-        if tail in ("excess_sn", "angle_deg") and not any(p.name == head for p in self.all_parts()):
-            return replace(self, drive=(*self.drive, Drive(name=head))).with_value(path, value, where)
+        if tail and not any(p.name == head for p in self.all_parts()):
+            keys = Drive.keys()
+            if tail in keys:
+                return replace(self, drive=(*self.drive, Drive(name=head))).with_value(path, value, where)
+            if (hint := nearest(tail, keys)) and not nearest(head, [p.name for p in self.all_parts()]):
+                raise InputError(f"{where}: {self.name}.{head}: unknown key '{tail}'{hint}")
         return super().with_value(path, value, where)
+
+    def value(self, path: str) -> Any:
+        """As `Part.value`; None for a `drive` that is not there."""
+        head, _, tail = path.partition(".")
+        keys = Drive.keys()
+        if tail in keys and not any(p.name == head for p in self.all_parts()):
+            return None
+        return super().value(path)
 
     def _lab_only(self, light: Light) -> None:
         if light.frame != LAB:

@@ -224,6 +224,8 @@ class OptomechanicalCavity(Element):
         kappa, delta = sum(rates.values()), TWO_PI * np.asarray(self.detuning_hz)
         norm = np.sqrt(kappa**2 / 4 + delta**2)
         inner = (kappa / 2 / norm, delta / norm)
+        if self.detect_unmatched and port in (None, self.port_roles()[1], "unmatched"):
+            return inner, (1.0, 0.0)  # the outgoing modes are turned to their carrier (`_by_carrier`)
         re, im = self.carrier_amplitude(port)
         size = np.sqrt(re * re + im * im)
         if np.any(np.real(size) < 1e-12):
@@ -333,6 +335,8 @@ class OptomechanicalCavity(Element):
         beam, rest = order[0], "unmatched"
         (a, b), (c, d) = self.carrier_amplitude(beam), self.carrier_amplitude(rest)
         size = np.sqrt(a * a + b * b + c * c + d * d)
+        if np.any(np.real(size) < 1e-12):
+            raise ModelError(f"{self.name}: no carrier leaves the cavity: nothing is detected directly")
         first, second = rows[0], rows[order.index(rest)]
         times = {"a*": stack([[a, b], [-b, a]]), "c*": stack([[c, d], [-d, c]])}
         times |= {"a": stack([[a, -b], [b, a]]), "c": stack([[c, -d], [d, c]])}

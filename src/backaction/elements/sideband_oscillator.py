@@ -67,7 +67,7 @@ class SidebandOscillator(Element):
         return np.asarray(self.intrinsic_linewidth_hz) * (np.asarray(self.occupation) + 0.5)
 
     def build(self, light: Light = Light()) -> LinearSystem:
-        """LinearSystem with inputs in (X_c, P_c, X_s, P_s) and bath, output out and the mode `name` in the rotating frame."""
+        """LinearSystem with inputs in (X_c, P_c, X_s, P_s), bath, output out and the mode `name` in the rotating frame."""
         frame = self.frame
         if light.frame != frame:
             raise ConventionError(

@@ -29,7 +29,7 @@ class TechnicalNoise(Element):
     Each line is a classical two-variable state du = -(w/2) u + omega v + a xi_1, dv = -omega u - (w/2) v + a xi_2 read
     through u, with a chosen so that the density of u at the centre is exactly `peak_sn`/2:
     S_u(omega_0) = (a^2/2) [1/(w/2)^2 + 1/((w/2)^2 + 4 omega_0^2)].
-    `angle_deg` 0 is amplitude noise, 90 phase noise.
+    `angle_deg` is counted from X of the field: where its carrier is real, 0 is amplitude and 90 phase noise.
     """
 
     kind: ClassVar[str] = "technical_noise"

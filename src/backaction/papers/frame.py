@@ -1,6 +1,7 @@
 """The frame of every reproduction: claims, how they are judged, and the table.
 
-A claim is computed from the paper's stated parameters alone, by a function; nothing is tuned to agree. Where the text leaves
+A claim is computed from the paper's stated parameters alone, by a function; nothing is tuned to agree (where a parameter is not
+stated and one value is fitted to several claims at once, each of them says so). Where the text leaves
 something open the function returns the range (lowest, highest) over what it leaves open. Verdicts:
 
     reproduces                     |computed - printed| <= 2 errors

@@ -75,9 +75,12 @@ class Figure:
 
     def with_rate(self, rate_hz: float, sign: int, **more: Any) -> Experiment:
         """Another Gamma_S, with n_S from C_S = Gamma_S/(4 gamma_S (n_S + 1/2)) = 1.10."""
+        return self.at(sign, spin__readout_rate_hz=rate_hz, spin__occupation=self.occupation(rate_hz), **more)
+
+    def occupation(self, rate_hz: float) -> float:
+        """N_S that C_S = 1.10 gives."""
         width = float(self.experiment.value("spin.intrinsic_linewidth_hz"))
-        occupation = rate_hz / (2 * width * COOPERATIVITY) - 0.5
-        return self.at(sign, spin__readout_rate_hz=rate_hz, spin__occupation=max(occupation, 0.0), **more)
+        return max(rate_hz / (2 * width * COOPERATIVITY) - 0.5, 0.0)
 
     def band(self, e: Experiment, half_hz: float = HALF_BAND_HZ) -> Band:
         """Areas over omega_M,eff +- half_hz."""
@@ -211,6 +214,13 @@ class Moller:
         driven = float(budget(self.spin.with_values({"spin.in.excess_sn": n_wn}).system, f).total[0])
         shot = 1.0 if subtract_shot else 0.0
         return cooperativity_S40(quiet - shot, driven - shot, n_wn if factor is None else factor)
+
+    def printed_cooperativity(self) -> float:
+        """The formula of Methods G as printed, on the model's spectra at n_WN = 1.22."""
+        f = [abs(float(self.spin.value("spin.larmor_hz")))]
+        quiet = float(budget(self.spin.system, f).total[0])
+        driven = float(budget(self.spin.with_values({"spin.in.excess_sn": 1.22}).system, f).total[0])
+        return (driven - quiet) / (2.2 * driven - quiet)
 
     def ideal(
         self, kappa_over_omega: float, gamma_hz: float, spin_width: float = 1.0, r: float = 1.0, detuned: float = 0.0

@@ -68,11 +68,20 @@ FORMULAS: tuple[Claim, ...] = (
     Claim(
         "cs-text",
         "Methods G",
-        "the same by the text's formula with 2.2, shot noise not subtracted",
+        "the same by the formula of the text as printed, (S_N - S_0)/(2.2 S_N - S_0)",
+        1.10,
+        0.005,
+        lambda c: c.printed_cooperativity(),
+        reason="N and 0 are swapped in the denominator, and the spectra must be without shot noise",
+    ),
+    Claim(
+        "cs-shot",
+        "Methods G",
+        "the same with (S_N - S_0)/(2.2 S_0 - S_N), shot noise not subtracted",
         1.10,
         0.005,
         lambda c: c.spin_cooperativity(subtract_shot=False, factor=1.2),
-        reason="the formula needs shot-noise-subtracted spectra",
+        reason="the formula needs spectra without shot noise, and n_WN = 1.22",
     ),
     Claim(
         "cs-factor",

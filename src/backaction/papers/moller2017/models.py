@@ -175,7 +175,7 @@ def back_action_ratio(r: float, gamma_m: float, gamma_s: float, sign: int) -> fl
 def detuned_ratio(D: float, gamma_m: float, gamma_s: float) -> float:
     """The same at r = 1, negative mass, |Omega_S| - Omega_M = D and sin varphi = -D/G'.
 
-    gamma_S (gamma_M + gamma_S)/(D^2 + (gamma_M + gamma_S)^2) goes to zero: the limit 1/2 is of equal frequencies only.
+    gamma_S (gamma_M + gamma_S)/(D^2 + (gamma_M + gamma_S)^2) falls below 1/2, for D << G': the limit is of equal widths.
     """
     return gamma_s * (gamma_m + gamma_s) / (D**2 + (gamma_m + gamma_s) ** 2)
 

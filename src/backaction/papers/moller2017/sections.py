@@ -12,15 +12,21 @@ def readings(c: Moller) -> str:
     for figure, title in ((c.fig3, "Fig. 3"), (c.fig4, "Fig. 4")):
         lines += [f"**{title}** (printed: {_row({k: v for k, (v, _) in RATIOS[figure.key].items()})})", ""]
         lines += [
-            "| reading | Gamma_S (kHz) | negative QBA | total | positive QBA | spin thermal |",
+            "| reading | Gamma_S (kHz) | n_S | negative QBA | total | positive QBA | spin thermal |",
             "|---|---|---|---|---|---|",
         ]
         for name, rate in figure.readings().items():
             found = figure.ratios(lambda sign, r=rate, f=figure: f.with_rate(r, sign))  # type: ignore[misc]
             lines.append(
-                f"| {name} | {rate / 1e3:.1f} | " + " | ".join(f"{found[k]:.3f}" for k in RATIOS[figure.key]) + " |"
+                f"| {name} | {rate / 1e3:.1f} | {figure.occupation(rate):.2f} | "
+                + " | ".join(f"{found[k]:.3f}" for k in RATIOS[figure.key])
+                + " |"
             )
-        lines += ["", f"chi^2 of the free Gamma_S: {figure.free_rate[1]:.2f} for 3 degrees of freedom.", ""]
+        lines += [
+            "",
+            f"chi^2 of the free Gamma_S: {figure.free_rate[1]:.2f} for 2 degrees of freedom (the spin part is the total less the other two).",
+            "",
+        ]
     return "\n".join(lines)
 
 
