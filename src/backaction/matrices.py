@@ -43,6 +43,15 @@ def join(blocks: Sequence[Array], axis: int) -> Array:
     return np.concatenate([np.broadcast_to(b, shape + b.shape[-2:]) for b in blocks], axis=axis)
 
 
+def product(a: Array, b: Array) -> Array:
+    """A @ b, as one large product where only one of the two has leading axes (many small ones cost ten times as much)."""
+    if a.ndim > 2 and b.ndim == 2:
+        return np.asarray((a.reshape(-1, a.shape[-1]) @ b).reshape((*a.shape[:-1], b.shape[-1])))
+    if a.ndim == 2 and b.ndim > 2:
+        return transpose(product(transpose(b), a.T))
+    return a @ b
+
+
 def transpose(matrix: Array) -> Array:
     """Transpose of the last two axes."""
     return np.swapaxes(matrix, -1, -2)

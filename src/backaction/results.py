@@ -149,10 +149,12 @@ def readout_map(system: LinearSystem, modes: tuple[str, ...]) -> Array | None:
 
 
 def _readout_variance(V: Array, N: Array) -> Any:
-    """[tr V11 + tr(N V22 N^T) + 2 tr(N V21)]/(1 + a^2): the EPR variance of the pair (X1, P1) + N (X2, P2)."""
-    whole = V[..., 0, 0] + V[..., 1, 1]
-    moved = N @ V[..., 2:, 2:] @ np.swapaxes(N, -1, -2) + 2 * N @ V[..., 2:, :2]
-    return (whole + moved[..., 0, 0] + moved[..., 1, 1]) / (1 + N[..., 0, 0] ** 2 + N[..., 0, 1] ** 2)
+    """[tr V11 + a^2 tr V22 + 2 tr(N V21)]/(1 + a^2): the EPR variance of the pair (X1, P1) + N (X2, P2)."""
+    p, q = N[..., 0, 0], N[..., 0, 1]
+    cross = p * (V[..., 2, 0] - V[..., 3, 1]) + q * (V[..., 2, 1] + V[..., 3, 0])
+    square = p * p + q * q
+    whole = V[..., 0, 0] + V[..., 1, 1] + square * (V[..., 2, 2] + V[..., 3, 3])
+    return (whole + 2 * cross) / (1 + square)
 
 
 def _readout_measures(system: LinearSystem, modes: tuple[str, ...]) -> dict[str, Measure]:

@@ -25,6 +25,7 @@ from backaction.matrices import (
     block_diagonal,
     cos_sin_deg,
     join,
+    product,
     rotation_matrix,
     stack,
     symplectic,
@@ -201,8 +202,8 @@ class LinearSystem:
     def noise(self) -> tuple[Array, Array, Array]:
         """Q = B S B^T, N = B S D^T, R = D S D^T of the detected currents (process, cross, measurement noise)."""
         d = self.detected()
-        BS = self.B @ self.S
-        return BS @ transpose(self.B), BS @ transpose(d.D), d.D @ self.S @ transpose(d.D)
+        BS = product(self.B, self.S)
+        return BS @ transpose(self.B), product(BS, transpose(d.D)), product(d.D, self.S) @ transpose(d.D)
 
     # -- composition ----------------------------------------------------------------------------------------------
 
@@ -326,13 +327,13 @@ def connect(systems: Sequence[LinearSystem], connections: Mapping[str, str]) -> 
             f"singular algebraic loop (gain exactly one) through {names}: add a loss or a phase in the loop"
         )
     closed = np.linalg.inv(loop)  # as a rule without leading axes: one small inverse for the whole batch
-    gain_x, gain_w = closed @ Cc, closed @ Dce
+    gain_x, gain_w = product(closed, Cc), product(closed, Dce)
     Bc, Be = B[..., in_cols], B[..., keep_in]
     return LinearSystem(
-        A + Bc @ gain_x,
-        Be + Bc @ gain_w,
-        Ck + Dkc @ gain_x,
-        Dke + Dkc @ gain_w,
+        A + product(Bc, gain_x),
+        Be + product(Bc, gain_w),
+        Ck + product(Dkc, gain_x),
+        Dke + product(Dkc, gain_w),
         S[..., keep_in, :][..., keep_in],
         modes,
         tuple(p for p in inputs if p.name not in used),
