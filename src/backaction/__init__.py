@@ -37,6 +37,8 @@ _HOME = {
     "epr_variance": "entanglement",
     "ppt_min": "entanglement",
     "log_negativity": "entanglement",
+    "optimize": "optimization",
+    "sweep": "sweeps",
     "simulate": "simulation",
     "track": "tracking",
     "analyze": "analysis",

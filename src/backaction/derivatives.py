@@ -84,7 +84,7 @@ def gradient(result: str, experiment: Experiment, fields: Sequence[str], **optio
         if result == "spectrum":
             return _last(_mask(_spectrum(system, step, **options), zero), 1)
         index = system.indices(experiment.reported_modes())
-        return _last(_mask(_forward(system, step, head)[..., index, :][..., index], zero), 2)
+        return _last(_mask(covariance_tangent(system, step, head)[..., index, :][..., index], zero), 2)
     return value_and_gradient(result, experiment, fields)[1]
 
 
@@ -200,7 +200,8 @@ def _adjoint(system: LinearSystem, step: LinearSystem, state: str, V: Array, V_b
     return np.sum(L * M, axis=(-2, -1))
 
 
-def _forward(system: LinearSystem, step: LinearSystem, state: str) -> Array:
+def covariance_tangent(system: LinearSystem, step: LinearSystem, state: str) -> Array:
+    """D V/d field of one steady state along the fields of `stepped`, shape (F, ..., n, n)."""
     F, M = _terms(system, step, state, covariances(system, state))
     return steady.lyapunov(F, M)
 

@@ -15,12 +15,16 @@ import numpy as np
 
 from backaction.elements import (
     ELEMENTS,
+    BeamSplitter,
     Element,
     Homodyne,
     Light,
+    Loss,
     OptomechanicalCavity,
+    Rotation,
     SidebandOscillator,
     SpinOscillator,
+    Squeezer,
 )
 from backaction.errors import InputError, nearest
 from backaction.system import LinearSystem, connect
@@ -208,6 +212,29 @@ class Experiment:
                 e = e.resolved(*cavity.effective_mechanics())
             out.append(e)
         return self._with_elements(tuple(out))
+
+    def rotating_wave(self) -> Experiment:
+        """The same path with every spin and one-sided cavity in the rotating-wave limit (`sideband_oscillator`).
+
+        A cavity `m` becomes a rotation `m_phase` and an oscillator `m`. Detectors then have cosine and sine currents.
+
+        Raises
+        ------
+        InputError
+            For elements that have no such limit.
+        """
+        out: list[Element] = []
+        for e in self.resolved().elements:
+            if isinstance(e, OptomechanicalCavity):
+                angle, oscillator = e.rotating_wave()
+                out += [Rotation(name=f"{e.name}_phase", angle_deg=angle), oscillator]
+            elif isinstance(e, SpinOscillator):
+                out.append(e.rotating_wave())
+            elif isinstance(e, (Homodyne, Loss, Rotation, BeamSplitter, Squeezer)):
+                out.append(e)
+            else:
+                raise InputError(f"{self.name}: {e.name} ({e.kind}) has no rotating-wave limit")
+        return replace(self, elements=tuple(out), priors={}, band_hz=None, name=f"{self.name}, rotating wave")
 
     def _with_elements(self, elements: tuple[Element, ...]) -> Experiment:
         """A copy with other values; the prior of a field that is not set any more goes with it."""

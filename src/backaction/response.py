@@ -16,7 +16,7 @@ import numpy as np
 from backaction.errors import InputError, ModelError
 from backaction.matrices import Array
 from backaction.steady import instability, unconditional
-from backaction.system import LinearSystem
+from backaction.system import LinearSystem, Port
 
 if TYPE_CHECKING:
     import xarray
@@ -62,8 +62,9 @@ class Budget:
 class Response:
     """Transfer functions and input densities on a frequency axis only: what is measured, or has no state space.
 
-    `transfer` (f, p, m) from inputs to the named outputs, `density` (f, m, m) of the inputs (vacuum 1/2). Quadratures
-    of modes may be outputs too. `added` collects further noise (f, p, p) at the outputs, uncorrelated with the inputs.
+    `transfer` (f, p, m) from `inputs` (where they are labelled) to the named outputs, `density` (f, m, m) of the inputs
+    (vacuum 1/2). Quadratures of modes may be outputs too. `added` collects further noise (f, p, p) at the outputs,
+    uncorrelated with the inputs.
     """
 
     frequency_hz: Array
@@ -72,6 +73,7 @@ class Response:
     outputs: tuple[str, ...]
     added: Array | float = 0.0
     signal_covariance: Array | None = None
+    inputs: tuple[Port, ...] = ()
 
     @classmethod
     def from_system(cls, system: LinearSystem, frequency_hz: Any, modes: Sequence[str] = ()) -> Response:
@@ -84,7 +86,8 @@ class Response:
         H = resolvent_rows(system.A, C, -2j * np.pi * f) @ system.B + D
         names = [f"{q} {m}" for m in modes for q in ("X", "P")]
         V = unconditional(system)[np.ix_(index, index)]
-        return cls(f, H, np.broadcast_to(system.S, (f.size, *system.S.shape)), (*names, *d.currents), 0.0, V)
+        S = np.broadcast_to(system.S, (f.size, *system.S.shape))
+        return cls(f, H, S, (*names, *d.currents), 0.0, V, system.inputs)
 
     def spectrum(self) -> Array:
         """H S H^dagger plus what was added, shape (f, p, p), vacuum 1/2."""

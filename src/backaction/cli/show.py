@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from backaction.elements import OptomechanicalCavity, SpinOscillator
+from backaction.elements import OptomechanicalCavity, SidebandOscillator, SpinOscillator
 from backaction.elements.optomechanical_cavity import bath_quanta
 from backaction.experiment import Experiment
 
@@ -28,6 +28,8 @@ def document(experiment: Experiment) -> dict[str, Any]:
     for e in resolved.elements:
         if isinstance(e, OptomechanicalCavity):
             derived[e.name] = _cavity(e)
+        if isinstance(e, SidebandOscillator):
+            derived[e.name] = _sidebands(e)
         if isinstance(e, SpinOscillator):
             derived[e.name] = _spin(e, experiment)
     return {
@@ -69,6 +71,19 @@ def _cavity(e: OptomechanicalCavity) -> dict[str, Any]:
         "cooperativity 2 g^2/(kappa gamma_M0 n) (Thomas's table, 4 g_paper^2/(kappa gamma_M0 n))": (
             2 * g**2 / (kappa * gamma0 * n) if n else float("inf")
         ),
+    }
+
+
+def _sidebands(e: SidebandOscillator) -> dict[str, Any]:
+    rate, tilde = float(e.readout_rate_hz), float(e.decoherence_rate())
+    c2 = float(np.cos(2 * np.radians(float(e.coupling_angle_deg))))
+    return {
+        "mass": f"{e.mass} mass",
+        "linewidth_hz": float(e.effective_linewidth()),
+        "beam_splitter_rate_hz": rate * (1 - c2) / 2,
+        "down_conversion_rate_hz": rate * (1 + c2) / 2,
+        "decoherence_rate_hz": tilde,
+        "cooperativity Huang Gamma/[gamma_0 (n+1/2)]": rate / tilde if tilde else None,
     }
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from backaction.constants import C_LIGHT, HBAR, TWO_PI
 from backaction.elements.base import Element, Light, Part, choice, flag, parts, quantity
 from backaction.elements.oscillators import damped_rotation, occupation_at, thermal_bath
+from backaction.elements.sideband_oscillator import SidebandOscillator
 from backaction.errors import InputError, ModelError
 from backaction.matrices import Pair, block_diagonal, join, stack
 from backaction.system import LinearSystem, Mode, Port
@@ -254,6 +255,33 @@ class OptomechanicalCavity(Element):
         up, down = (1 / (1 + (2 * (s * f + delta) / kappa) ** 2) for s in (1, -1))
         with np.errstate(divide="ignore"):
             return np.where(np.real(up - down) > 0, down / (up - down), np.nan)[()]
+
+    def rotating_wave(self) -> tuple[Any, SidebandOscillator]:
+        """(phase in degrees, oscillator): the limit omega >> Gamma, kappa >> gamma_M of a one-sided cavity.
+
+        Gamma_B,P = (4 g^2/kappa)|L+-|^2 at omega_M,eff, i.e. Gamma = readout rate (1 + zeta^2), theta = 45 degrees + arctan
+        zeta, behind a common turn of the two sidebands by (theta_+ + theta_-)/2 - psi_in, theta_+- = arctan 2(Delta +-
+        omega)/kappa; their difference only delays. Huang 2018 (S5)-(S9); how far it holds: docs, huang2018.
+        """
+        if len(self.port_rates()) > 1 and not np.all(np.real(self.port_rates()[self.port_roles()[0]]) > (1 - 1e-12) * TWO_PI
+                                                     * np.real(np.asarray(self.cavity_linewidth_hz))):  # fmt: skip
+            raise InputError(
+                f"{self.name}: the rotating-wave oscillator has one field: overcoupling = 1, mode_matching = 1"
+            )
+        if self.modes:
+            raise InputError(f"{self.name}: the rotating-wave oscillator has one mode")
+        f, _ = self.effective_mechanics()
+        rate, zeta = self.readout()
+        kappa, delta = np.asarray(self.cavity_linewidth_hz) * 1.0, np.asarray(self.detuning_hz) * 1.0
+        up, down, inner = (np.arctan(2 * (delta + s * f) / kappa) for s in (1, -1, 0))
+        oscillator = SidebandOscillator(
+            name=self.name,
+            intrinsic_linewidth_hz=self.mechanical_linewidth_hz,
+            occupation=bath_quanta(self),
+            readout_rate_hz=rate * (1 + zeta**2),
+            coupling_angle_deg=45.0 + np.arctan(zeta) * (180.0 / np.pi),
+        )
+        return ((up + down) / 2 - inner) * (180.0 / np.pi), oscillator
 
     def _leaving(self, port: str) -> Pair:
         try:

@@ -10,6 +10,7 @@ import numpy as np
 from backaction.constants import TWO_PI
 from backaction.elements.base import Element, Light, choice, quantity
 from backaction.elements.oscillators import damped_rotation, thermal_bath
+from backaction.elements.sideband_oscillator import SidebandOscillator
 from backaction.errors import InputError
 from backaction.matrices import Array, block_diagonal, join, stack
 from backaction.system import LinearSystem, Mode, Port
@@ -67,6 +68,22 @@ class SpinOscillator(Element):
         sign = -1.0 if self.mass == "negative" else 1.0
         larmor = sign * (omega_eff_hz + offset)
         return replace(self, larmor_hz=larmor, larmor_offset_hz=None, larmor_offset_linewidths=None)
+
+    def rotating_wave(self) -> SidebandOscillator:
+        """The limit omega >> Gamma: Gamma (1 + zeta^2), theta = 45 degrees + arctan zeta (DESIGN 2); no broadband noise."""
+        if self.larmor_hz is None:
+            raise InputError(f"{self.name}: a Larmor offset needs an optomechanical_cavity in the experiment")
+        if np.any(np.asarray(self.broadband_noise_sn) != 0) or self.broadband_linewidth_hz is not None:
+            raise InputError(f"{self.name}: the rotating-wave oscillator has no broadband noise")
+        zeta = np.asarray(self.tensor_ratio) * 1.0
+        return SidebandOscillator(
+            name=self.name,
+            mass="negative" if np.all(np.real(self.larmor_hz) < 0) else "positive",
+            intrinsic_linewidth_hz=self.intrinsic_linewidth_hz,
+            occupation=self.occupation,
+            readout_rate_hz=np.asarray(self.readout_rate_hz) * (1 + zeta**2),
+            coupling_angle_deg=45.0 + np.arctan(zeta) * (180.0 / np.pi),
+        )
 
     def build(self, light: Light = Light()) -> LinearSystem:
         """LinearSystem with inputs in, bath, broadband, output out and the mode `name` (and `name.broadband`)."""
