@@ -79,7 +79,7 @@ def _paper(key):
     parts = [f"# {key}", "", chosen.reference, "", chosen.intro, "", "## Claims", "",
              "Errors in parentheses are not the paper's: half a unit of the last printed digit, or for words such as \"about\" and for",
              "limits of formulas a width of ours. No value is tuned to agree.", "",
-             table(run(chosen)), ""]  # fmt: skip
+             table(run(chosen, context=context)), ""]  # fmt: skip
     for title, make in chosen.sections.items():
         parts += [f"## {title}", "", (make.__doc__ or "").strip(), "", make(context), ""]
     parts += ["## Figures", ""]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -32,10 +32,11 @@ def reproduce(
     chosen = paper(key)
     if figures is not None and figures.is_file():
         raise InputError(f"--figures {figures}: is a file; name a folder")
+    context = chosen.context()
     with Progress("reproduce") as progress:
-        outcomes = run(chosen, claim, lambda text: progress(f"claims: {text}"))
+        outcomes = run(chosen, claim, lambda text: progress(f"claims: {text}"), context)
         if figures is not None:
-            _draw(chosen, figures, progress)
+            _draw(chosen, context, figures, progress)
     if json:
         document = {"schema": "backaction/reproduce/1", "paper": key, "reference": chosen.reference}
         put(to_json(document | {"provenance": provenance(), "claims": [o.to_dict() for o in outcomes]}))
@@ -49,14 +50,13 @@ def reproduce(
         if claim is not None:
             put("\n".join(x for x in (f"  {c.text} ({c.where})", f"  {c.note}" if c.note else "") if x))
     if claim is None:
-        context = chosen.context()
         for title, make in chosen.sections.items():
             put(f"\n{title}\n" + make(context))
     counts = {v: sum(o.verdict.startswith(v) for o in outcomes) for v in ("reproduces", "differs", "not determined")}
     put("\n" + ", ".join(f"{n} {v}" for v, n in counts.items()))
 
 
-def _draw(chosen: object, folder: Path, progress: Progress) -> None:
+def _draw(chosen: object, context: Any, folder: Path, progress: Progress) -> None:
     from backaction.files import replacing
     from backaction.papers import Paper
 
@@ -65,7 +65,6 @@ def _draw(chosen: object, folder: Path, progress: Progress) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
         raise InputError(f"--figures {folder}: cannot make this folder") from None
-    context = chosen.context()
     for name, make in chosen.figures.items():
         progress(f"figures: {name}")
         with replacing(folder / f"{name}.png") as temporary:

@@ -103,8 +103,10 @@ def judge(claim: Claim, computed: Computed) -> Outcome:
     return Outcome(claim, value, distance, f"differs: {claim.reason or 'no reason is known'}")
 
 
-def run(paper: Paper, claim: str | None = None, progress: Callable[[str], None] | None = None) -> list[Outcome]:
-    """Compute and judge all claims, or one.
+def run(
+    paper: Paper, claim: str | None = None, progress: Callable[[str], None] | None = None, context: Any = None
+) -> list[Outcome]:
+    """Compute and judge all claims, or one; in a `context` of the paper, or a new one.
 
     Raises
     ------
@@ -116,7 +118,7 @@ def run(paper: Paper, claim: str | None = None, progress: Callable[[str], None] 
         chosen = [c for c in paper.claims if c.id == claim]
         if not chosen:
             raise InputError(f"{paper.key}: no claim '{claim}'{nearest(claim, [c.id for c in paper.claims])}")
-    context = paper.context()
+    context = context or paper.context()
     out = []
     for c in chosen:
         if progress:
