@@ -34,7 +34,7 @@ def schema(name):
 
 
 def test_schemas_are_valid_schemas():
-    for name in ("state", "spectrum", "list", "show", "analyze"):
+    for name in ("state", "spectrum", "list", "show", "analyze", "optimize", "sweep", "sense", "reproduce"):
         jsonschema.Draft202012Validator.check_schema(schema(name))
 
 

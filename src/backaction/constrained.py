@@ -13,7 +13,7 @@ from backaction.newton import STEP, Minimum
 if TYPE_CHECKING:
     from backaction.optimization import Constraint, Problem
 
-STARTS = 8
+STARTS = 4
 """How many of the starts are followed."""
 
 

@@ -273,10 +273,14 @@ def expm(matrix: Array) -> Array:
 
 
 def instability(system: LinearSystem) -> str:
-    """One line that names the unstable eigenvalue and the mode it lives in."""
+    """One line that names the unstable eigenvalue and the mode it comes from.
+
+    The mode with the largest participation |R_i L_i| of right and left eigenvectors: one that is merely driven by an
+    unstable one before it has none.
+    """
     values, vectors = np.linalg.eig(system.A)
     worst = int(np.argmax(values.real))
-    weight = np.abs(vectors[:, worst]) ** 2
+    weight = np.abs(vectors[:, worst] * np.linalg.pinv(vectors)[worst])
     sizes = {m.name: float(np.sum(weight[system.mode(m.name)])) for m in system.modes}
     name = max(sizes, key=lambda k: sizes[k])
     rate, freq = values[worst].real / (2 * np.pi), abs(values[worst].imag) / (2 * np.pi)
