@@ -52,7 +52,19 @@ def _commands():
 
     parts = ["# Command line", "", "Exit codes: 0 good; 2 bad input; 3 the model has no such answer; 4 computed, but checks of the",
              "model against the data failed; 130 interrupted. JSON Schemas are shipped in `backaction/schemas/`.", ""]  # fmt: skip
-    for name in ("list", "show", "state", "spectrum", "analyze", "track", "simulate", "reproduce"):
+    for name in (
+        "list",
+        "show",
+        "state",
+        "spectrum",
+        "analyze",
+        "track",
+        "simulate",
+        "optimize",
+        "sweep",
+        "sense",
+        "reproduce",
+    ):
         parts += [f"## `backaction {name}`", "", "```text", text(name).strip(), "```", ""]
     return "\n".join(parts)
 

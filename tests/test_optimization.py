@@ -15,7 +15,8 @@ from backaction import Experiment, evaluate
 from backaction.errors import InputError, ModelError
 from backaction.expressions import expression
 from backaction.newton import minimise
-from backaction.optimization import Problem, Result, optimize, read_ties, variables
+from backaction.optimization import optimize
+from backaction.problems import Problem, Result, read_ties, variables
 
 XI = "unconditional.epr_readout.variance"
 

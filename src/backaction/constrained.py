@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
 import numpy as np
 
 from backaction.matrices import Array
 from backaction.newton import STEP, Minimum
-
-if TYPE_CHECKING:
-    from backaction.optimization import Constraint, Problem
+from backaction.problems import Constraint, Problem, Result
 
 STARTS = 4
 """How many of the starts are followed."""
@@ -21,11 +19,7 @@ def improve(
     problem: Problem, limits: Sequence[Constraint], z: Array, progress: Callable[[str], None] | None = None
 ) -> Minimum:
     """Local minima that respect the constraints, by SLSQP with exact gradients; constraints scaled by their limits."""
-    from dataclasses import replace
-
     from scipy import optimize
-
-    from backaction.optimization import Result
 
     parts = [replace(problem, objective=Result(c.result), sign=1.0) for c in limits]
     scale = [max(abs(c.limit), 1e-12) for c in limits]

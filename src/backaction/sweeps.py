@@ -23,7 +23,7 @@ from backaction.errors import InputError
 from backaction.experiment import Experiment, unit_bounds
 from backaction.files import provenance, replacing, to_json
 from backaction.matrices import Array
-from backaction.optimization import Problem, Result, Variable, read_ties, spread, variables
+from backaction.problems import Problem, Result, Variable, read_ties, spread, variables
 from backaction.results import evaluate, parse
 
 if TYPE_CHECKING:
