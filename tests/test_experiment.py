@@ -54,9 +54,14 @@ def test_reads_unit_strings():
 
 
 def test_shipped_experiments_all_load_and_build():
-    assert "thomas2021" in shipped()
+    assert set(shipped()) == {"thomas2021", "moller2017", "moller2017_detuned", "huang2018", "ockeloen2018"}
     for name in shipped():
-        assert Experiment.load(name).build().currents
+        e = Experiment.load(name)
+        assert e.build().outputs
+        assert e.description
+        again = Experiment.from_toml(e.to_toml())
+        for k in "ABCDS":
+            assert np.array_equal(getattr(again.system, k), getattr(e.system, k))
 
 
 @given(experiments())

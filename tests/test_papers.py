@@ -42,7 +42,7 @@ def test_verdicts(computed, verdict):
 def test_every_claim_runs_and_has_its_verdict():
     for key in KEYS:
         outcomes = run(paper(key))
-        assert len(outcomes) >= 40
+        assert len(outcomes) >= 30
         assert len({o.claim.id for o in outcomes}) == len(outcomes)
         for o in outcomes:
             assert o.verdict.startswith(("reproduces", "differs: ", "not determined by the text"))

@@ -6,6 +6,7 @@ from numpy.testing import assert_allclose
 
 from backaction import entanglement, gaussian_state, steady, wiener
 from backaction.errors import InputError
+from backaction.matrices import expm
 from backaction.response import Response
 
 MODES = ("membrane", "spin")
@@ -83,7 +84,7 @@ def test_steady_filter_in_time_and_frequency_are_a_transform_pair(thomas):
     f = np.array([1.3e6, 1.3688e6])
     gain = steady.conditional(thomas.system).gain
     F = thomas.system.A - gain @ thomas.system.detected().C
-    step, x, total = steady.expm(F * 2e-8), gain[:, 0], np.zeros((2, 6), dtype=complex)
+    step, x, total = expm(F * 2e-8), gain[:, 0], np.zeros((2, 6), dtype=complex)
     for k in range(100_000):
         total += np.exp(2j * np.pi * f * (k * 2e-8))[:, None] * x * (0.5 if k == 0 else 1.0) * 2e-8
         x = step @ x

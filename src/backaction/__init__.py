@@ -22,6 +22,7 @@ _HOME = {
     "SidebandOscillator": "elements",
     "Oscillator": "elements",
     "OptomechanicalCavity": "elements",
+    "DrivenCavity": "elements",
     "Loss": "elements",
     "Rotation": "elements",
     "BeamSplitter": "elements",

@@ -16,6 +16,7 @@ import numpy as np
 from backaction.elements import (
     ELEMENTS,
     BeamSplitter,
+    DrivenCavity,
     Element,
     Homodyne,
     Light,
@@ -27,6 +28,7 @@ from backaction.elements import (
     Squeezer,
 )
 from backaction.errors import InputError, nearest
+from backaction.periodic import PeriodicSystem
 from backaction.system import LinearSystem, connect
 from backaction.units import number
 
@@ -243,6 +245,10 @@ class Experiment:
 
     def build(self) -> LinearSystem:
         """The whole network as one `LinearSystem`; leading axes of the fields broadcast."""
+        return self._network()
+
+    def _network(self, beyond: bool = False) -> LinearSystem:
+        """All elements built and joined; `beyond`: driven cavities by the constant part of their `periodic`."""
         built: dict[str, LinearSystem] = {}
         sources: dict[str, str] = {}
         joined: dict[str, str] = {}
@@ -266,7 +272,9 @@ class Experiment:
         while waiting:
             ready = next((e for e in waiting if sources.get(e.name) is None or sources[e.name] in carriers), waiting[0])
             waiting.remove(ready)
-            system = ready.driven(ready.build(carriers.get(sources.get(ready.name, ""), start)))
+            light = carriers.get(sources.get(ready.name, ""), start)
+            constant = beyond and isinstance(ready, DrivenCavity)
+            system = ready.driven(ready.periodic(light).average if constant else ready.build(light))  # type: ignore[attr-defined]
             built[ready.name] = system
             for p in system.outputs:
                 if p.kind == "field":
@@ -276,6 +284,27 @@ class Experiment:
             return connect(systems, joined | dict(self.connections))
         except InputError as error:
             raise type(error)(f"{self.name}: {error}") from None
+
+    def periodic(self, below_hz: float | None = None) -> PeriodicSystem:
+        """The network with all that turns (slower than `below_hz`) in its one driven cavity: beyond the rotating wave.
+
+        Raises
+        ------
+        InputError
+            Without a `driven_cavity`, or with several.
+        """
+        driven = [e for e in self.elements if isinstance(e, DrivenCavity)]
+        if len(driven) != 1:
+            raise InputError(f"{self.name}: beyond the rotating wave needs one driven_cavity, here are {len(driven)}")
+        own = driven[0].periodic(below_hz=below_hz)
+        whole = self._network(beyond=True)
+        index = whole.indices([m.name for m in own.average.modes])
+        harmonics = {}
+        for k, A in own.harmonics.items():
+            full = np.zeros(whole.A.shape, dtype=complex)
+            full[np.ix_(index, index)] = A
+            harmonics[k] = full
+        return PeriodicSystem(whole, own.frequency_hz, harmonics)
 
     @functools.cached_property
     def system(self) -> LinearSystem:
@@ -419,7 +448,7 @@ def _prior(experiment: Experiment, path: str, item: Any, where: str) -> Prior:
 def unit_bounds(experiment: Experiment, path: str) -> tuple[str, float, float]:
     """Unit and hard bounds (lower, upper) of the field at `path`."""
     part: Any = experiment.element(path.partition(".")[0])
-    names = path.split(".")[1:]
+    names = part.dotted(path.partition(".")[2]).split(".")
     for name in names[:-1]:
         groups = [getattr(part, f.name) for f in fields(part) if f.metadata.get("parts")]
         part = next(p for group in groups for p in group if p.name == name)

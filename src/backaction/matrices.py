@@ -83,3 +83,18 @@ def rotation_matrix(angle_deg: Any) -> Array:
     """[[cos, -sin], [sin, cos]]: (X + iP) -> e^{i angle}(X + iP). Shape (..., 2, 2)."""
     c, s = cos_sin_deg(angle_deg)
     return stack([[c, -s], [s, c]])
+
+
+def expm(matrix: Array) -> Array:
+    """Matrix exponential by scaling and squaring of a Taylor series of degree 16 (broadcasting, complex steps exact)."""
+    norm = np.max(np.sum(np.abs(matrix), axis=-1), axis=-1)
+    squarings = int(max(0, np.ceil(np.log2(max(float(np.max(norm, initial=0.0)), 1e-300) / 0.25))))
+    scaled = matrix / 2.0**squarings
+    out = np.broadcast_to(np.eye(matrix.shape[-1], dtype=matrix.dtype), matrix.shape).copy()
+    term = out
+    for k in range(1, 17):
+        term = term @ scaled / k
+        out = out + term
+    for _ in range(squarings):
+        out = out @ out
+    return out

@@ -28,6 +28,7 @@ WITNESS = {
     "epr.variance": 1.0,
     "epr_readout.variance": 1.0,
     "duan": 1.0,
+    "collective.duan": 1.0,
     "ppt_min": 0.5,
     "epr_at_conditional.variance": 1.0,
 }

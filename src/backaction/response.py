@@ -158,6 +158,51 @@ def state_spectrum(system: LinearSystem, frequency_hz: Any) -> Array:
     return G @ system.noise()[0][..., None, :, :] @ np.conj(np.swapaxes(G, -1, -2))
 
 
+def photon_flux(system: LinearSystem, frequency_hz: Any, output: str) -> Array:
+    """Normally ordered density of an output field in quanta, N(f) = int <a'(0) a(t)> e^{i 2 pi f t} dt: vacuum is 0.
+
+    `frequency_hz` is signed, from the field's frame: +f lies above it. a = (X + iP)/sqrt 2.
+    """
+    S = cross_spectrum(system, frequency_hz, [output]) * VACUUM
+    return flux_of(S)
+
+
+def flux_of(S: Array) -> Array:
+    """Quanta from a symmetrised spectral matrix (..., 2, 2) of X, P: [S_XX + S_PP + i (S_XP - S_PX)... ]/2 - 1/2, real."""
+    turned = S[..., 0, 0] + S[..., 1, 1] - 1j * (S[..., 0, 1] - S[..., 1, 0])
+    return np.real(turned) / 2 - 0.5
+
+
+def flux_budget(system: LinearSystem, frequency_hz: Any, output: str) -> Budget:
+    """`photon_flux` by source: |T_k|^2 n_k + |U_k|^2 (n_k + 1) with a_out = sum T_k a_k + U_k a_k', in quanta.
+
+    For inputs with the same occupation in both quadratures (fields and two-sided baths).
+
+    Raises
+    ------
+    ModelError
+        If a single point is unstable.
+    """
+    if not system.batch_shape and np.max(np.linalg.eigvals(system.A).real, initial=-1.0) >= 0:
+        raise ModelError(instability(system))
+    port = system.port(output)
+    if port.kind != "field" or port.size != 2:
+        raise InputError(f"'{output}' is a {port.kind} of {port.size}: quanta are of one field (X, P)")
+    f = _axis(frequency_hz)
+    H = transfer(system, f, [output])
+    row = (H[..., 0, :] + 1j * H[..., 1, :]) / np.sqrt(2)
+    sources = {}
+    for p in system.inputs:
+        h = row[..., system.input(p.name)]
+        S = system.S[..., None, system.input(p.name), system.input(p.name)]
+        both = np.real(np.sum((h[..., None, :] @ S)[..., 0, :] * np.conj(h), axis=-1))
+        if p.size == 2 and p.kind != "classical":
+            T, U = (h[..., 0] - 1j * h[..., 1]) / np.sqrt(2), (h[..., 0] + 1j * h[..., 1]) / np.sqrt(2)
+            both = both - (np.abs(T) ** 2 - np.abs(U) ** 2) / 2
+        sources[p.name] = both
+    return Budget(f, photon_flux(system, f, output), sources, output, "quanta")
+
+
 def budget(system: LinearSystem, frequency_hz: Any, current: str | None = None) -> Budget:
     """Spectrum of a detected current (default: the only one) by source, in shot-noise units.
 

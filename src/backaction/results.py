@@ -14,6 +14,7 @@ import numpy as np
 
 from backaction import entanglement, steady
 from backaction.constants import TWO_PI
+from backaction.elements import DrivenCavity
 from backaction.errors import InputError, ModelError, nearest
 from backaction.experiment import Experiment
 from backaction.matrices import Array
@@ -83,6 +84,11 @@ def measures(experiment: Experiment) -> dict[str, Measure]:
             "epr.weight": Measure(lambda V: entanglement.epr(V).weight),
             "epr.angle_deg": Measure(lambda V: entanglement.epr(V).angle_deg),
             "duan": Measure(entanglement.duan),
+            "collective.x_plus": Measure(lambda V: _collective(V, 0, 1)),
+            "collective.x_minus": Measure(lambda V: _collective(V, 0, -1)),
+            "collective.p_plus": Measure(lambda V: _collective(V, 1, 1)),
+            "collective.p_minus": Measure(lambda V: _collective(V, 1, -1)),
+            "collective.duan": Measure(lambda V: _collective(V, 0, 1) + _collective(V, 1, -1)),
             "ppt_min": Measure(entanglement.ppt_min, entanglement.ppt_gradient),
             "log_negativity": Measure(entanglement.log_negativity, _log_negativity_slope),
             f"steering.{first}->{second}": Measure(lambda V: entanglement.steering(V)[0]),
@@ -90,6 +96,12 @@ def measures(experiment: Experiment) -> dict[str, Measure]:
         }
         out |= _readout_measures(experiment.system, modes)
     return out
+
+
+def _collective(V: Array, quadrature: int, sign: int) -> Any:
+    """Variance of (Q_2 +- Q_1)/sqrt 2, vacuum 1/2; Duan's quantity is X_+ and P_-."""
+    i, j = quadrature, 2 + quadrature
+    return (V[..., i, i] + V[..., j, j] + 2 * sign * V[..., i, j]) / 2
 
 
 def pole_names(experiment: Experiment) -> list[str]:
@@ -270,6 +282,38 @@ def _readout(state: GaussianState, N: Array) -> dict[str, float]:
         "variance": float(_readout_variance(state.covariance, N)),
         "weight": float(np.hypot(N[0, 0], N[0, 1])),
         "angle_deg": float(entanglement.direction_deg(-N[0, 1], -N[0, 0])),
+    }
+
+
+def beyond_rotating_wave(experiment: Experiment) -> dict[str, Any]:
+    """The unconditional state with everything that turns, averaged over a period, and how far the rotating wave is off.
+
+    Raises
+    ------
+    InputError
+        Without a driven cavity.
+    ModelError
+        If there is no periodic state.
+    """
+    periodic = experiment.periodic()
+    modes = experiment.reported_modes()
+    V, ripple = periodic.covariance()
+    index = periodic.average.indices(modes)
+    frame = next(m.frame for m in periodic.average.modes if m.name == modes[0])
+    state = GaussianState(V[np.ix_(index, index)], modes, frame)
+    names: list[str] = [n for n in ("collective.duan", "duan", "epr.variance", "ppt_min") if n in measures(experiment)]
+    names += [f"occupation.{m}" for m in modes]
+    error = {}
+    for name in names:
+        exact = float(parse(f"unconditional.{name}", experiment)[1].value(state.covariance))
+        error[name] = float(evaluate(f"unconditional.{name}", experiment)) / exact - 1
+    terms = [t for e in experiment.elements if isinstance(e, DrivenCavity) for t in e.terms()]
+    return {
+        "unconditional": describe_state(state),
+        "frequency_hz": periodic.frequency_hz,
+        "ripple": ripple,
+        "error": error,
+        "dropped": [t._asdict() for t in terms if not t.kept],
     }
 
 

@@ -18,10 +18,9 @@ import numpy as np
 from backaction.constants import TWO_PI
 from backaction.derivatives import STEP, noise_spectrum_tangent
 from backaction.errors import ModelError
-from backaction.matrices import Array, join, solve_right, symmetric, transpose
+from backaction.matrices import Array, expm, join, solve_right, symmetric, transpose
 from backaction.records import Digitiser, Sampling
 from backaction.response import VACUUM, Budget
-from backaction.steady import expm
 from backaction.system import LinearSystem, Mode, Port
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backaction.errors import ModelError
-from backaction.matrices import Array, solve_right, symmetric, transpose
+from backaction.matrices import Array, expm, solve_right, symmetric, transpose
 from backaction.system import LinearSystem
 
 
@@ -255,21 +255,6 @@ def _doubling(a: Array, q: Array, g: Array) -> Array:
         except np.linalg.LinAlgError:
             return np.zeros_like(q + a)
     return np.where(np.all(np.isfinite(H), axis=(-2, -1), keepdims=True), H, 0.0)
-
-
-def expm(matrix: Array) -> Array:
-    """Matrix exponential by scaling and squaring of a Taylor series of degree 16 (broadcasting, complex steps exact)."""
-    norm = np.max(np.sum(np.abs(matrix), axis=-1), axis=-1)
-    squarings = int(max(0, np.ceil(np.log2(max(float(np.max(norm, initial=0.0)), 1e-300) / 0.25))))
-    scaled = matrix / 2.0**squarings
-    out = np.broadcast_to(np.eye(matrix.shape[-1], dtype=matrix.dtype), matrix.shape).copy()
-    term = out
-    for k in range(1, 17):
-        term = term @ scaled / k
-        out = out + term
-    for _ in range(squarings):
-        out = out @ out
-    return out
 
 
 def instability(system: LinearSystem) -> str:

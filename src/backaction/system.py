@@ -35,24 +35,28 @@ from backaction.matrices import (
 
 @dataclass(frozen=True)
 class Frame:
-    """The frame of quadratures: `lab` (the carrier's frame) or `sidebands` about a cyclic frequency (None: unspecified).
+    """The frame of quadratures: `lab` (the carrier's), `rotating` at, or `sidebands` about a cyclic frequency.
 
-    In `sidebands(f)` a field or mode is a pair of modes c, s with P_c = sqrt(2) lowpass(P cos 2 pi f t) and
-    P_s = sqrt(2) lowpass(P sin 2 pi f t); quadratures are ordered X_c, P_c, X_s, P_s (DESIGN section 2).
+    In `rotating(f)` (X + iP)/sqrt 2 = a e^{2 pi i f t} is the envelope of an annihilation operator. In `sidebands(f)` a
+    field or mode is a pair of modes c, s with P_c = sqrt(2) lowpass(P cos 2 pi f t) and P_s = sqrt(2) lowpass(P sin 2 pi f
+    t); quadratures are ordered X_c, P_c, X_s, P_s (DESIGN section 2). A frequency of None is unspecified.
     """
 
-    kind: Literal["lab", "sidebands"] = "lab"
+    kind: Literal["lab", "sidebands", "rotating"] = "lab"
     frequency_hz: float | None = None
 
     @property
     def pairs(self) -> int:
         """Number of (X, P) pairs that one field has in this frame."""
-        return 1 if self.kind == "lab" else 2
+        return 2 if self.kind == "sidebands" else 1
 
     def __str__(self) -> str:
         if self.kind == "lab":
             return "lab"
-        return "sidebands" if self.frequency_hz is None else f"sidebands({self.frequency_hz:g} Hz)"
+        if self.frequency_hz is None:
+            return self.kind
+        digits = "g" if self.kind == "sidebands" else ".12g"
+        return f"{self.kind}({self.frequency_hz:{digits}} Hz)"
 
 
 LAB = Frame()

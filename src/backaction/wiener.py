@@ -17,7 +17,7 @@ import numpy as np
 
 from backaction import steady
 from backaction.errors import InputError
-from backaction.matrices import Array, transpose
+from backaction.matrices import Array, expm, transpose
 from backaction.response import VACUUM, Response
 from backaction.system import LinearSystem
 
@@ -63,7 +63,7 @@ def correlations(system: LinearSystem, duration_s: float, step_s: float, modes: 
     index = system.indices(modes)
     n = round(duration_s / step_s)
     x = V @ transpose(d.C) + N
-    half, whole = steady.expm(system.A * step_s / 2), steady.expm(system.A * step_s)
+    half, whole = expm(system.A * step_s / 2), expm(system.A * step_s)
     signal, current = np.empty((n, len(index))), np.empty(n)
     for j in range(n):
         current[j] = (d.C @ x)[0, 0]
@@ -154,7 +154,7 @@ def steady_kernel(system: LinearSystem, lags_s: Any, modes: tuple[str, ...]) -> 
     gain = steady.conditional(system).gain
     F = system.A - gain @ system.detected().C
     index = system.indices(modes)
-    return np.stack([(steady.expm(F * s) @ gain)[index, 0] for s in np.atleast_1d(np.asarray(lags_s, dtype=float))])
+    return np.stack([(expm(F * s) @ gain)[index, 0] for s in np.atleast_1d(np.asarray(lags_s, dtype=float))])
 
 
 def steady_response(system: LinearSystem, frequency_hz: Any, modes: tuple[str, ...]) -> Array:

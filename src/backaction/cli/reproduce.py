@@ -17,7 +17,9 @@ def register(app: typer.Typer) -> None:
 
 
 def reproduce(
-    key: Annotated[str, typer.Argument(metavar="KEY", help="A paper: moller2017, huang2018, thomas2021.")],
+    key: Annotated[
+        str, typer.Argument(metavar="KEY", help="A paper: moller2017, huang2018, ockeloen2018, thomas2021.")
+    ],
     figures: Annotated[
         Path | None, typer.Option("--figures", metavar="DIR", help="Also write the figures here.")
     ] = None,

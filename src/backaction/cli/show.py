@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from backaction.elements import OptomechanicalCavity, SidebandOscillator, SpinOscillator
+from backaction.elements import DrivenCavity, OptomechanicalCavity, SidebandOscillator, SpinOscillator
 from backaction.elements.optomechanical_cavity import bath_quanta
 from backaction.experiment import Experiment
 
@@ -28,6 +28,8 @@ def document(experiment: Experiment) -> dict[str, Any]:
     for e in resolved.elements:
         if isinstance(e, OptomechanicalCavity):
             derived[e.name] = _cavity(e)
+        if isinstance(e, DrivenCavity):
+            derived[e.name] = _driven(e)
         if isinstance(e, SidebandOscillator):
             derived[e.name] = _sidebands(e)
         if isinstance(e, SpinOscillator):
@@ -72,6 +74,19 @@ def _cavity(e: OptomechanicalCavity) -> dict[str, Any]:
             2 * g**2 / (kappa * gamma0 * n) if n else float("inf")
         ),
     }
+
+
+def _driven(e: DrivenCavity) -> dict[str, Any]:
+    centre, w = e.frame()
+    out: dict[str, Any] = {
+        "cavity_linewidth_hz": float(e.linewidth_hz()),
+        "frame of the fields (Hz)": float(e.frequency_hz + centre),
+        "frame of the modes (Hz)": ", ".join(f"{m.name} {float(x):.9g}" for m, x in zip(e.modes, w, strict=True)),
+    }
+    for t in e.terms():
+        word = "kept" if t.kept else f"dropped, turns at {t.frequency_hz:.9g} Hz"
+        out[f"{t.tone} {t.kind} {t.mode}"] = f"{t.rate_hz:.6g} Hz, {word}"
+    return out
 
 
 def _sidebands(e: SidebandOscillator) -> dict[str, Any]:

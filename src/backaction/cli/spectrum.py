@@ -21,6 +21,9 @@ def axis(experiment: Experiment) -> Array:
     if experiment.band_hz is not None:
         return np.linspace(*experiment.band_hz, 501)
     poles = np.linalg.eigvals(experiment.system.A) / (2 * np.pi)
+    if any(m.frame.kind == "rotating" for m in experiment.system.modes):
+        span = 1.5 * float(np.max(np.abs(poles)))
+        return np.linspace(-span, span, 1001)
     index = experiment.system.indices(experiment.reported_modes())
     if not index or not poles.size:
         raise InputError(f"{experiment.name}: name the frequencies with --f LO:HI:N")
@@ -48,7 +51,9 @@ def text(mine: Budget, other: Budget | None, diff: str | None) -> str:
     """Total and sources at the peak and averaged over the axis; a comparison where there is another."""
     peak = int(np.argmax(mine.total))
     f = mine.frequency_hz
-    lines = [f"'{mine.current}' in shot-noise units, {f[0]:.8g}..{f[-1]:.8g} Hz"]
+    lines = [
+        f"'{mine.current}' in {'shot-noise units' if mine.unit == 'shot noise' else mine.unit}, {f[0]:.8g}..{f[-1]:.8g} Hz"
+    ]
     extra = "" if other is None else f"{'mean, ' + str(diff):>20}"
     lines.append(f"  {'source':<24}{'peak ' + format(f[peak], '.8g') + ' Hz':>24}{'mean':>14}{extra}")
     for name, values in [*mine.sources.items(), ("total", mine.total)]:

@@ -60,18 +60,37 @@ def show(experiment: ExperimentName, set_: Set = None, json: Json = False) -> No
     put(to_json(facts) if json else text(facts))
 
 
-def state(experiment: ExperimentName, set_: Set = None, json: Json = False) -> None:
+def state(
+    experiment: ExperimentName,
+    set_: Set = None,
+    json: Json = False,
+    beyond_rwa: Annotated[
+        bool, typer.Option("--beyond-rwa", help="Also with all terms that the rotating wave drops (driven cavities).")
+    ] = False,
+) -> None:
     """Steady states, unconditional and conditional, with every entanglement measure."""
     from backaction.files import to_json
-    from backaction.results import state_document
+    from backaction.results import beyond_rotating_wave, state_document
 
-    facts = state_document(load(experiment, set_))
+    chosen = load(experiment, set_)
+    facts = state_document(chosen)
+    if beyond_rwa:
+        facts["beyond_rwa"] = beyond_rotating_wave(chosen)
     if json:
         put(to_json(facts))
         return
     put(f"{facts['experiment']}: modes {', '.join(facts['modes'])} ({facts['frame']} frame; {facts['convention']})")
     for which in ("unconditional", "conditional"):
         put(_state_text(which, facts[which]))
+    if beyond_rwa:
+        b = facts["beyond_rwa"]
+        put(_state_text("unconditional, beyond the rotating wave", b["unconditional"]))
+        put(f"  averaged over the period of {b['frequency_hz']:.9g} Hz, largest ripple {b['ripple']:.3g}")
+        put("  relative error of the rotating wave: " + ", ".join(f"{k} {v:+.4g}" for k, v in b["error"].items()))
+        put("  dropped terms")
+        for t in b["dropped"]:
+            where = f"{t['rate_hz']:.6g} Hz at {t['frequency_hz']:.9g} Hz"
+            put(f"    {t['tone']:<10} {t['mode']:<10} {t['kind']:<8} rate {where}")
     for warning in facts["warnings"]:
         say(f"warning: {warning}")
 
@@ -120,6 +139,9 @@ def spectrum(
     current: Annotated[
         str | None, typer.Option("--current", help="Which detected current, where there are several.")
     ] = None,
+    port: Annotated[
+        str | None, typer.Option("--port", metavar="ELEMENT.OUTPUT", help="Instead of a current: a field, in quanta.")
+    ] = None,
 ) -> None:
     """Spectrum of the detected current by source, in shot-noise units; with --band its areas, exactly."""
     import numpy as np
@@ -128,11 +150,18 @@ def spectrum(
     from backaction.cli.spectrum import areas, axis, document, save_spectrum, text
     from backaction.experiment import read_overrides
     from backaction.files import to_json
-    from backaction.response import budget
+    from backaction.response import Budget, budget, flux_budget
+    from backaction.system import LinearSystem
 
     chosen = load(experiment, set_)
     grid = frequencies(f) if f else np.linspace(*interval(band, "--band"), 501) if band else axis(chosen)
-    mine = budget(chosen.system, grid, current)
+
+    def spectrum_of(system: LinearSystem) -> Budget:
+        return budget(system, grid, current) if port is None else flux_budget(system, grid, port)
+
+    if port is not None and band is not None:
+        raise InputError("--band is of a current, not of a field: leave out --port")
+    mine = spectrum_of(chosen.system)
     against = (
         load(diff, diff_set)
         if diff
@@ -141,7 +170,7 @@ def spectrum(
         else None
     )
     diff = ", ".join([*([diff] if diff else []), *(diff_set or [])]) or None
-    other = budget(against.system, grid, current) if against else None
+    other = spectrum_of(against.system) if against else None
     facts = document(chosen, mine, diff, other)
     bands = None
     if band is not None:

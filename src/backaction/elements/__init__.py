@@ -1,6 +1,7 @@
 """The physical things an experiment is made of, one file each."""
 
 from backaction.elements.base import Drive, Element, Light, Part
+from backaction.elements.driven_cavity import CavityPort, DrivenCavity, DrivenMode, Probe, Tone
 from backaction.elements.homodyne import Homodyne
 from backaction.elements.optics import BeamSplitter, Loss, Rotation, Squeezer
 from backaction.elements.optomechanical_cavity import MechanicalMode, OptomechanicalCavity
@@ -16,6 +17,7 @@ ELEMENTS: dict[str, type[Element]] = {
         SidebandOscillator,
         Oscillator,
         OptomechanicalCavity,
+        DrivenCavity,
         Loss,
         Rotation,
         BeamSplitter,
@@ -29,7 +31,10 @@ ELEMENTS: dict[str, type[Element]] = {
 __all__ = [
     "ELEMENTS",
     "BeamSplitter",
+    "CavityPort",
     "Drive",
+    "DrivenCavity",
+    "DrivenMode",
     "Element",
     "Homodyne",
     "Light",
@@ -39,9 +44,11 @@ __all__ = [
     "OptomechanicalCavity",
     "Oscillator",
     "Part",
+    "Probe",
     "Rotation",
     "SidebandOscillator",
     "SpinOscillator",
     "Squeezer",
     "TechnicalNoise",
+    "Tone",
 ]

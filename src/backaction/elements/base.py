@@ -132,9 +132,20 @@ class Part:
         """The named parts of every kind."""
         return [p for f in fields(self) if f.metadata.get("parts") for p in getattr(self, f.name)]
 
+    def dotted(self, path: str) -> str:
+        """`red_coupling_hz` for `red.coupling_hz`: the name of a part may be joined to its field by an underscore."""
+        own = self.keys()
+        if "." in path or path in own:
+            return path
+        for part in self.all_parts():
+            known, rest = part.keys(), path.removeprefix(f"{part.name}_")
+            if rest != path and rest in known:
+                return f"{part.name}.{rest}"
+        return path
+
     def with_value(self, path: str, value: Any, where: str = "--set") -> Self:
         """A copy with one field changed; `path` is `field` or `part.field`. Others of its group are cleared."""
-        head, _, tail = path.partition(".")
+        head, _, tail = self.dotted(path).partition(".")
         if tail:
             for f in fields(self):
                 if f.metadata.get("parts"):
@@ -165,7 +176,7 @@ class Part:
 
     def value(self, path: str) -> Any:
         """The value of `field` or `part.field`."""
-        head, _, tail = path.partition(".")
+        head, _, tail = self.dotted(path).partition(".")
         if not tail:
             if head not in self.keys():
                 raise InputError(f"{self.name}: unknown key '{head}'{nearest(head, self.keys())}")

@@ -7,7 +7,7 @@ import importlib
 from backaction.errors import InputError, nearest
 from backaction.papers.frame import Claim, Outcome, Paper, run
 
-KEYS = ("huang2018", "moller2017", "thomas2021")
+KEYS = ("huang2018", "moller2017", "ockeloen2018", "thomas2021")
 """Papers that can be reproduced."""
 
 
