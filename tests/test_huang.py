@@ -14,6 +14,7 @@ from backaction import (
     Experiment,
     Homodyne,
     Loss,
+    OptomechanicalCavity,
     Rotation,
     SidebandOscillator,
     SpinOscillator,
@@ -451,3 +452,32 @@ def test_unstable_point_is_refused(context):
     e = context.at(100.0, 50.0, 0.5, 1.2)
     with pytest.raises(ModelError, match="spin"):
         evaluate(XI, e)
+
+
+@pytest.mark.parametrize(("turn", "angle"), [(0.0, 0.0), (33.0, 20.0)])
+def test_rotating_wave_of_a_hybrid_keeps_the_conditional_state(turn, angle):
+    """Both turns of the sidebands by the cavity, in and out: what the detector sees is the same, at any homodyne angle."""
+    omega = 1e9
+    cavity = OptomechanicalCavity(
+        name="membrane", mechanical_hz=omega, mechanical_linewidth_hz=0.1, bath_occupation=2e4, cavity_linewidth_hz=omega,
+        overcoupling=1.0, detuning_hz=-0.4 * omega, coupling_hz=3e6,
+    )  # fmt: skip
+    spin = SpinOscillator(
+        name="spin", larmor_offset_hz=0.0, intrinsic_linewidth_hz=500.0, readout_rate_hz=2e4, tensor_ratio=0.05, occupation=0.5,
+    )  # fmt: skip
+    e = Experiment(
+        [spin, Loss(name="link", transmission=0.9), Rotation(name="turn", angle_deg=turn), cavity,
+         Homodyne(name="d", efficiency=0.8, angle_deg=angle)], modes=("spin", "membrane"),
+    )  # fmt: skip
+    for result in ("unconditional.epr.variance", "conditional.epr.variance", "conditional.ppt_min"):
+        assert evaluate(result, e.rotating_wave()) == pytest.approx(evaluate(result, e), rel=5e-3), result
+    with pytest.raises(InputError, match="apart"):
+        e.with_values({"spin.larmor_offset_hz": 2e3}).rotating_wave()
+
+
+def test_readout_pair_in_a_batch_with_a_blind_point(context):
+    """A point whose light reads nothing of the first mode is NaN, not the end of the batch."""
+    e = context.base.with_values({"spin.readout_rate_hz": np.array([0.0, 7.5e5])})
+    found = evaluate("conditional.epr_readout.variance", e)
+    assert np.isnan(found[0])
+    assert found[1] == pytest.approx(evaluate(XI_C, context.base), rel=1e-12)

@@ -369,7 +369,7 @@ def test_harmonic_balance_of_the_notes(context, o_numbers):
         assert context.x_plus(V, 0.0) == pytest.approx(r["Xp2"][1], rel=1e-8)
         assert context.p_minus(V, 0.0) == pytest.approx(r["Pm2"][1], rel=1e-8)
         assert context.best_phase(V) == pytest.approx(r["phi_opt_deg"][1], rel=1e-6)
-    exponents = np.sort(context.nominal.periodic().exponents().real) / (2 * np.pi * 1e3)
+    exponents = np.sort(context.nominal.periodic().exponents()) / (2 * np.pi * 1e3)
     assert exponents == pytest.approx(sorted(o_numbers["nonRWA"]["floquet_exponents_C1"]), rel=1e-7)
 
 
@@ -383,7 +383,7 @@ def test_harmonics_agree_with_the_monodromy(context):
     assert_allclose(np.real(sum(V.values())), fixed, rtol=0, atol=1e-10 * np.abs(fixed).max())
     period = 1 / periodic.frequency_hz
     multipliers = np.sort(np.abs(np.linalg.eigvals(Phi)))
-    assert_allclose(multipliers, np.sort(np.exp(periodic.exponents().real * period)), rtol=1e-10)
+    assert_allclose(multipliers, np.sort(np.exp(periodic.exponents() * period)), rtol=1e-10)
 
 
 def test_harmonics_agree_with_brute_force_in_the_laboratory():
@@ -397,7 +397,7 @@ def test_harmonics_agree_with_brute_force_in_the_laboratory():
             DrivenMode(name="a", mechanical_hz=w1 * hz, mechanical_linewidth_hz=0.02 * hz, occupation=2.0, coupling=g1),
             DrivenMode(name="b", mechanical_hz=w2 * hz, mechanical_linewidth_hz=0.03 * hz, occupation=1.0, coupling=g2),
         ),
-        tones=(Tone(name="r", sideband="a-", detuning_hz=dm * hz, coupling_hz=red * hz), Tone(name="b", sideband="b+", detuning_hz=dp * hz, coupling_hz=blue * hz)),
+        tones=(Tone(name="red", sideband="a-", detuning_hz=dm * hz, coupling_hz=red * hz), Tone(name="blue", sideband="b+", detuning_hz=dp * hz, coupling_hz=blue * hz)),
     )  # fmt: skip
     periodic = drums.periodic()
     # frame of the cavity's own frequency, drums in the laboratory: H = sum w b'b + sum g (b + b')(alpha^* a + h.c.)
@@ -479,6 +479,71 @@ def test_unstable_beyond_the_rotating_wave(context, o_numbers):
     assert evaluate("dynamics.margin_hz", e) > 0
     with pytest.raises(ModelError, match="Floquet"):
         e.periodic().covariance()
+
+
+def three_tones(blue=145.98e3, third=50e3, red=200e3) -> DrivenCavity:
+    """Two drums and a third tone whose terms turn at another multiple of the base frequency."""
+    return DrivenCavity(
+        name="d", frequency_hz=5e9, ports=(CavityPort(name="input", rate_hz=60e3), CavityPort(name="output", rate_hz=1.13e6), CavityPort(name="internal", rate_hz=190e3)),
+        modes=tuple(DrivenMode(name=f"m{k}", mechanical_hz=f, mechanical_linewidth_hz=100.0, occupation=30.0) for k, f in ((1, 10e6), (2, 12e6))),
+        tones=(Tone(name="red", sideband="m1-", coupling_hz=red), Tone(name="blue", sideband="m2+", coupling_hz=blue), Tone(name="third", sideband="m2-", coupling_hz=third)),
+    )  # fmt: skip
+
+
+def test_many_harmonics_are_judged_by_the_monodromy():
+    """Harmonics 1, 11, 12 of the base: stability, state and spectrum do not depend on where the harmonics are cut."""
+    with pytest.raises(ModelError, match="Floquet"):
+        three_tones().periodic().covariance()
+    periodic = three_tones(blue=80e3, third=100e3).periodic()
+    assert sorted(periodic.harmonics) == [1, 11, 12]
+    V, _ = periodic.covariance()
+    omega = np.kron(np.eye(3), np.array([[0.0, 1.0], [-1.0, 0.0]]))
+    assert np.linalg.eigvalsh(V + 0.5j * omega)[0] > -1e-9
+    Phi, Q = periodic.monodromy(2000)
+    n = Phi.shape[0]
+    start = np.linalg.solve(np.eye(n * n) - np.kron(Phi, Phi), Q.reshape(-1)).reshape(n, n)
+    assert_allclose(periodic._over_a_period()[0], V, rtol=0, atol=1e-5 * np.abs(V).max())
+    assert np.all(np.abs(np.linalg.eigvals(Phi)) < 1)
+    assert np.all(np.linalg.eigvalsh(start) > 0)
+    S = periodic.spectrum([-1e6, 1e6], ["d.out"])
+    assert_allclose(S, periodic._spectrum(np.array([-1e6, 1e6]), ["d.out"], 60), rtol=1e-7, atol=1e-9)
+
+
+def test_resonance_must_be_the_same_in_a_batch():
+    d = replace(three_tones(), tones=(Tone(name="t", offset_hz=np.array([-30e6, -10e6]), coupling_hz=1e4),))
+    with pytest.raises(ModelError, match="differs between the points"):
+        d.build()
+
+
+def test_a_probe_needs_one_frame(context):
+    probed = context.drums(context.with_probe(context.nominal))
+    with pytest.raises(ModelError, match="one frame for all modes"):
+        replace(probed, tones=()).build()
+
+
+def test_beyond_the_rotating_wave_where_there_is_none(capsys, tmp_path):
+    """Three tones: `state` refuses; with --beyond-rwa there is a state, and no error of an approximation that does not exist."""
+    file = tmp_path / "three.toml"
+    file.write_text(Experiment((three_tones(blue=80e3, third=20e3),), ("m1", "m2"), name="three").to_toml())
+    code, _, err = call(capsys, "state", file)
+    assert code == 3
+    assert "no frame" in err
+    code, out, err = call(capsys, "state", file, "--beyond-rwa", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    jsonschema.validate(found, schema("state"))
+    assert found["unconditional"] is None
+    assert found["beyond_rwa"]["error"] == {}
+    assert found["beyond_rwa"]["unconditional"]["ppt_min"] > 0
+
+
+def test_one_tone_keeps_its_own_mode(context):
+    """Calibration by a red tone alone: the field's frame is the cavity's own frequency however many modes there are."""
+    d = context.drums(context.nominal)
+    alone = replace(d, tones=(d.tones[0],))
+    centre, w = alone.frame()
+    assert float(centre) == pytest.approx(0.0, abs=1e-6)
+    assert float(w[0]) == pytest.approx(10e6)
 
 
 # -- the frame compiler -----------------------------------------------------------------------------------------------

@@ -179,6 +179,30 @@ def test_constraints_that_do_not_bind_change_nothing(huang):
     assert tight.value == pytest.approx(by_hand.value, rel=1e-8)
 
 
+def test_constraints_that_cannot_be_met():
+    e = Experiment.load("thomas2021")
+    found = optimize(
+        e, "conditional.epr.variance", ["spin.readout_rate_hz"], constraints=["dynamics.margin_hz >= 1e9"], starts=4
+    )
+    assert found.status == "none"
+    assert "no point meets the constraints" in found.reason
+
+
+def test_constrained_maximum_of_a_measure_that_is_zero_in_places():
+    e = Experiment.load("thomas2021")
+    found = optimize(
+        e,
+        "conditional.log_negativity",
+        ["spin.readout_rate_hz"],
+        maximize=True,
+        constraints=["conditional.occupation.spin <= 2"],
+        starts=8,
+    )
+    assert found.status == "optimum"
+    assert found.constraints[0]["active"]
+    assert found.value == pytest.approx(0.09071, abs=2e-5)
+
+
 def test_own_range_is_not_an_optimum(huang):
     """Without loss of generality more spin cooperativity is better: the search says that it runs away, and to where."""
     found = optimize(
@@ -210,6 +234,12 @@ def test_own_range_is_not_an_optimum(huang):
         (dict(over=["link.transmission"], constraints=["dynamics.margin >= 3"]), "did you mean"),
         (dict(over=["link.transmission"], constraints=["dynamics.margin_hz > 3"]), "expected RESULT >="),
         (dict(over=["spin.occupation"], objective="unconditional.epr_readout.varianc"), "did you mean"),
+        (dict(over=["link.transmission"], ties={"spin.occupation": "1/0"}), "division by zero"),
+        (
+            dict(over={"link.transmission": (0.1, 0.9)}, ties={"spin.occupation": "(0-link.transmission)**0.5"}),
+            "not a real number",
+        ),
+        (dict(over=["link.transmission"], ties={"spin.occupation": "Q*2"}), "Q=LO:HI"),
     ],
 )
 def test_bad_requests(huang, change, word):

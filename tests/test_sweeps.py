@@ -133,6 +133,11 @@ def test_on_a_dask_scheduler(huang):
         (dict(over={"link.transmission": [0.5, 1.5]}), "must be in"),
         (dict(over={"x": [0.5]}), "no tie uses it"),
         (dict(over={}), "at least one field"),
+        (dict(ties={"link.transmission": "0.5"}), "tied and cannot be swept"),
+        (
+            dict(over={"link.transmission": np.linspace(0.1, 1, 5000), "spin.occupation": np.linspace(0, 1, 5000)}),
+            "at most 20 million",
+        ),
         (dict(of=["conditional.epr_readout.variances"]), "did you mean"),
         (dict(optimize=["link.transmission"]), "swept"),
         (dict(output="/nowhere/x.nc"), "does not exist"),

@@ -32,7 +32,7 @@ def improve(
     values = problem(z)[0]
     order = np.argsort(values)[:STARTS]
     worst = float(np.nanmax(np.abs(values))) * 10 + 1.0
-    size = float(np.nanmin(np.abs(values))) + 1e-300
+    size = float(np.nanmax(np.abs(values[order]))) + 1e-300
     out, goals, good = [], [], []
     for i, start in enumerate(order):
         if progress:

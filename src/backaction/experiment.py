@@ -27,7 +27,7 @@ from backaction.elements import (
     SpinOscillator,
     Squeezer,
 )
-from backaction.errors import InputError, nearest
+from backaction.errors import InputError, ModelError, nearest
 from backaction.periodic import PeriodicSystem
 from backaction.system import LinearSystem, connect
 from backaction.units import number
@@ -149,6 +149,8 @@ class Experiment:
             out.reported_modes() if out.modes else out.system
         except InputError as error:
             raise type(error)(f"{where}: {error}") from None
+        except ModelError:  # a valid file whose model has no such system: what is asked of it will say so
+            pass
         return out
 
     # -- values ---------------------------------------------------------------------------------------------------
@@ -218,24 +220,34 @@ class Experiment:
     def rotating_wave(self) -> Experiment:
         """The same path with every spin and one-sided cavity in the rotating-wave limit (`sideband_oscillator`).
 
-        A cavity `m` becomes a rotation `m_phase` and an oscillator `m`. Detectors then have cosine and sine currents.
+        A cavity `m` becomes an oscillator `m` between rotations `m_phase` and `m_phase_out` (the sidebands' common phase
+        relative to the carrier, in and out). Detectors then have cosine and sine currents.
 
         Raises
         ------
         InputError
-            For elements that have no such limit.
+            For elements that have no such limit, or oscillators that are not resonant with one another.
         """
         out: list[Element] = []
+        frequencies: list[Any] = []
         for e in self.resolved().elements:
             if isinstance(e, OptomechanicalCavity):
                 angle, oscillator = e.rotating_wave()
                 out += [Rotation(name=f"{e.name}_phase", angle_deg=angle), oscillator]
+                out.append(Rotation(name=f"{e.name}_phase_out", angle_deg=angle))
+                frequencies.append(e.effective_mechanics()[0])
             elif isinstance(e, SpinOscillator):
+                frequencies.append(np.abs(np.real(e.larmor_hz)))
                 out.append(e.rotating_wave())
             elif isinstance(e, (Homodyne, Loss, Rotation, BeamSplitter, Squeezer)):
                 out.append(e)
             else:
                 raise InputError(f"{self.name}: {e.name} ({e.kind}) has no rotating-wave limit")
+        apart = [np.max(np.abs(np.real(f) / np.real(frequencies[0]) - 1)) for f in frequencies]
+        if max(apart, default=0.0) > 1e-9:
+            raise InputError(
+                f"{self.name}: the oscillators are not resonant ({max(apart):.3g} apart): no common rotating frame"
+            )
         return replace(self, elements=tuple(out), priors={}, band_hz=None, name=f"{self.name}, rotating wave")
 
     def _with_elements(self, elements: tuple[Element, ...]) -> Experiment:

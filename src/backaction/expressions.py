@@ -44,7 +44,10 @@ class Expression:
 
     def __call__(self, value_of: Callable[[str], Any]) -> Any:
         """The value, with every name looked up by `value_of`."""
-        return _evaluate(_parse(self.text).body, self.text, value_of)
+        try:
+            return _evaluate(_parse(self.text).body, self.text, value_of)
+        except ArithmeticError as error:
+            raise InputError(f"'{self.text}': {error}") from None
 
 
 def expression(text: str) -> Expression:
@@ -61,7 +64,7 @@ def expression(text: str) -> Expression:
         names.append(name)
         return 1.0
 
-    with np.errstate(all="ignore"), contextlib.suppress(ZeroDivisionError):
+    with np.errstate(all="ignore"), contextlib.suppress(ArithmeticError):
         _evaluate(_parse(text).body, text, collect)
     return Expression(text, tuple(dict.fromkeys(names)))
 

@@ -117,6 +117,8 @@ def optimize(
     goal: Objective = objective if not isinstance(objective, str) else Result(objective)
     if isinstance(objective, str):
         parse(objective, experiment)
+    if experiment.system.batch_shape:
+        raise InputError(f"optimize: '{experiment.name}' holds arrays: optimise one point at a time, or use sweep")
     bound_ties = read_ties(experiment, ties or {})
     chosen = variables(experiment, over, bound_ties)
     problem = Problem(experiment, goal, chosen, bound_ties, -1.0 if maximize else 1.0)
@@ -156,6 +158,8 @@ def _current(experiment: Experiment, v: Variable) -> float | None:
 
 def _judge(problem: Problem, found: newton.Minimum, limits: Sequence[Constraint], starts: int) -> Optimum:
     """Choose the best of the local minima and say what it is worth."""
+    if not np.any(np.isfinite(found.value)):
+        return _nothing_meets(problem, limits, found, starts)
     best = int(np.nanargmin(np.where(np.isfinite(found.value), found.value, np.inf)))
     z, value = found.z[best], problem.sign * float(found.value[best])
     near = np.abs(found.value - found.value[best]) <= 1e-8 * (1e-300 + abs(found.value[best]))
@@ -186,6 +190,22 @@ def _judge(problem: Problem, found: newton.Minimum, limits: Sequence[Constraint]
         agreeing=int(np.sum(near)),
         objective=problem.objective.name,
         experiment=replace(here, priors={}) if shown else problem.experiment,
+    )
+
+
+def _nothing_meets(problem: Problem, limits: Sequence[Constraint], found: newton.Minimum, starts: int) -> Optimum:
+    """The verdict where no end point respects the constraints: how near each came."""
+    checked = []
+    for c in limits:
+        got = [float(evaluate(c.result, problem.at(z))) for z in found.z]
+        finite = [g for g in got if np.isfinite(g)]
+        nearest_miss = (max if c.sense > 0 else min)(finite, default=float("nan"))
+        checked.append({"constraint": str(c), "value": nearest_miss, "active": False})
+    reason = "no point meets the constraints; nearest: " + ", ".join(
+        f"{c['constraint']}: {c['value']:.4g}" for c in checked
+    )
+    return Optimum(
+        "none", reason, None, {}, {}, [], [], [], checked, starts, 0, problem.objective.name, problem.experiment
     )
 
 
@@ -235,6 +255,8 @@ def parse_over(text: str, experiment: Experiment) -> dict[str, tuple[float, floa
     out: dict[str, tuple[float, float] | None] = {}
     for item in text.split(","):
         name, sign, span = item.strip().partition("=")
+        if name.strip() in out:
+            raise InputError(f"--over: '{name.strip()}' is named twice")
         if not name:
             raise InputError(f"--over {text}: expected element.field[=LO:HI], ...")
         low_high = read_range(name.strip(), span, experiment, "--over") if sign else None

@@ -12,18 +12,15 @@ is the rotating-wave `LinearSystem`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from backaction.errors import InputError, ModelError
-from backaction.matrices import Array, block_diagonal, expm, join, symmetric, transpose
+from backaction.matrices import Array, expm, join, symmetric, transpose
 from backaction.system import LinearSystem
-
-HARMONICS = 4
-"""Default number of harmonics on each side; `covariance` adds two until the average settles."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,15 +65,16 @@ class PeriodicSystem:
                     out[row, :, row + k, :] = np.conj(A)
         return out.reshape(size * n, size * n)
 
-    def exponents(self, K: int = HARMONICS) -> Array:
-        """Floquet exponents (rad/s), one per state variable: those of the truncated problem nearest to the real axis."""
-        n, W = self.average.A.shape[-1], 2 * np.pi * self.frequency_hz
-        values = np.linalg.eigvals(self._blocks(K))
-        inside = values[np.argsort(np.abs(values.imag))]
-        inside = inside[np.abs(inside.imag) <= W / 2 * (1 + 1e-9)]
-        if inside.size < n:
-            raise ModelError("Floquet exponents: too few harmonics")
-        return np.asarray(inside[np.argsort(-inside.real)][:n] if inside.size > n else inside)
+    @property
+    def highest(self) -> int:
+        """The highest harmonic of the drift."""
+        return max(self.harmonics, default=0)
+
+    def exponents(self) -> Array:
+        """Real parts of the Floquet exponents (rad/s), largest first: log |multiplier| over the period, from `monodromy`."""
+        multipliers = np.abs(np.linalg.eigvals(self.monodromy()[0]))
+        with np.errstate(divide="ignore"):
+            return np.asarray(-np.sort(-np.log(multipliers)) * self.frequency_hz)
 
     def check_stable(self) -> None:
         """Raise where a solution grows.
@@ -86,7 +84,7 @@ class PeriodicSystem:
         ModelError
             Naming the largest Floquet exponent.
         """
-        worst = float(np.max(self.exponents().real))
+        worst = float(self.exponents()[0])
         if worst >= 0:
             raise ModelError(
                 f"unstable beyond the rotating wave: a Floquet exponent / 2 pi = {worst / (2 * np.pi):.4g} Hz, "
@@ -116,27 +114,63 @@ class PeriodicSystem:
         return out
 
     def covariance(self, tolerance: float = 1e-12) -> tuple[Array, float]:
-        """(V averaged over a period, largest ripple 2|V_k|), harmonics added until the average settles.
+        """(V averaged over a period, largest ripple), harmonics added until the average settles (many: stepping instead).
 
         Raises
         ------
         ModelError
-            If a solution grows, or 20 harmonics do not settle.
+            If a solution grows.
         """
         self.check_stable()
         before = np.full(self.average.A.shape, np.nan)
-        for K in range(max(self.harmonics, default=1), 21, 2):
+        step = max(self.highest, 2)  # a chain of the highest harmonic reaches new terms only a whole step further
+        most = int(1750 / self.average.A.shape[-1] ** 2)
+        for K in range(max(self.highest, 1), min(10 * step, most) + 1, step):
             V = self.covariance_harmonics(K)
             now = np.real(V[0])
             if np.max(np.abs(now - before)) <= tolerance * np.max(np.abs(now)):
                 ripple = max((2 * float(np.max(np.abs(V[k]))) for k in range(1, K + 1)), default=0.0)
                 return symmetric(now), ripple
             before = now
-        raise ModelError("harmonic balance did not settle with 20 harmonics: the drive is too strong for its frequency")
+        return self._over_a_period()
 
-    def spectrum(self, frequency_hz: Any, outputs: list[str], K: int = HARMONICS) -> Array:
-        """Time-averaged symmetrised spectral matrix (f, p, p) of outputs, vacuum 1/2, white inputs."""
+    def _over_a_period(self) -> tuple[Array, float]:
+        """(average, ripple) by stepping through a period from its fixed point: for many harmonics."""
+        fine = max(200, 600 * self.highest)
+        Phi, Q = self.monodromy(fine)
+        n = Phi.shape[0]
+        V = symmetric(np.linalg.solve(np.eye(n * n) - np.kron(Phi, Phi), Q.reshape(-1)).reshape(n, n))
+        total, low, high, steps = np.zeros((n, n)), V.copy(), V.copy(), 0
+        for step, noise in self._steps(fine):
+            total, steps = total + V, steps + 1
+            V = step @ V @ transpose(step) + noise
+            low, high = np.minimum(low, V), np.maximum(high, V)
+        return symmetric(total / steps), float(np.max(high - low)) / 2
+
+    def spectrum(self, frequency_hz: Any, outputs: list[str], tolerance: float = 1e-9) -> Array:
+        """Time-averaged symmetrised spectral matrix (f, p, p) of outputs, vacuum 1/2, white inputs.
+
+        Harmonics are added until three probing frequencies settle.
+
+        Raises
+        ------
+        ModelError
+            If a solution grows, or more than 200 block rows would be needed.
+        """
         self.check_stable()
+        f = np.atleast_1d(np.asarray(frequency_hz, dtype=float))
+        probing = np.unique([f.min(), np.median(f), f.max(), 0.0])
+        K = 2 * max(self.highest, 1) + 2
+        before = self._spectrum(probing, outputs, K)
+        while K <= 200:
+            K += max(self.highest, 2)
+            now = self._spectrum(probing, outputs, K)
+            if np.max(np.abs(now - before)) <= tolerance * np.max(np.abs(now)):
+                return self._spectrum(f, outputs, K)
+            before = now
+        raise ModelError("spectrum: the harmonics do not settle below 200; drop fast terms (below_hz)")
+
+    def _spectrum(self, f: Array, outputs: list[str], K: int) -> Array:
         system = self.average
         n, size = system.A.shape[-1], 2 * K + 1
         rows = [i for name in outputs for i in range(*system.output(name).indices(system.C.shape[-2]))]
@@ -144,36 +178,44 @@ class PeriodicSystem:
         blocks = self._blocks(K)
         middle = np.zeros((len(rows), size * n), dtype=complex)
         middle[:, K * n : (K + 1) * n] = C
-        f = np.atleast_1d(np.asarray(frequency_hz, dtype=float))
         out = np.zeros((f.size, len(rows), len(rows)), dtype=complex)
-        B = block_diagonal([system.B] * size)
-        S = block_diagonal([system.S] * size)
-        direct = np.zeros((len(rows), size * system.B.shape[-1]), dtype=complex)
-        direct[:, K * system.B.shape[-1] : (K + 1) * system.B.shape[-1]] = D
+        m = system.B.shape[-1]
         for i, w in enumerate(-2j * np.pi * f):
             # x_l e^{-i(W0 + l W)t}: (-i(W0 + l W) - A) x = ..., the block matrix holds + i l W
             left = np.linalg.solve((w * np.eye(size * n) - blocks).T, middle.T).T
-            H = left @ B + direct
-            out[i] = H @ S @ H.conj().T
+            H = left.reshape(len(rows), size, n) @ system.B
+            H[:, K] += D
+            H = H.reshape(len(rows), size * m)
+            S = np.einsum(
+                "rki,ij,skj->rs", H.reshape(len(rows), size, m), system.S, np.conj(H.reshape(len(rows), size, m))
+            )
+            out[i] = S
         return out
 
-    def monodromy(self, steps: int = 400) -> tuple[Array, Array]:
+    def monodromy(self, steps: int | None = None) -> tuple[Array, Array]:
         """(Phi, Q_T): x(T) = Phi x(0) + noise of covariance Q_T over a period, by fourth-order Magnus steps."""
-        n, T = self.average.A.shape[-1], 1 / self.frequency_hz
-        h = T / steps
-        Q = self.average.noise()[0]
+        n = self.average.A.shape[-1]
         Phi, total = np.eye(n), np.zeros((n, n))
-        shift = np.sqrt(3) / 6
-        for i in range(steps):
-            a1, a2 = (self.drift((i + 0.5 + s * shift) * h) for s in (-1, 1))
-            big = []
-            for a in (a1, a2):
-                top = join([a, Q], -1)
-                big.append(join([top, join([np.zeros((n, n)), -transpose(a)], -1)], -2))
-            omega = h / 2 * (big[0] + big[1]) + np.sqrt(3) * h * h / 12 * (big[1] @ big[0] - big[0] @ big[1])
-            E = expm(omega)
-            step = E[:n, :n]
-            noise = E[:n, n:] @ transpose(step)
+        for step, noise in self._steps(steps):
             Phi = step @ Phi
             total = step @ total @ transpose(step) + noise
         return Phi, symmetric(total)
+
+    def _steps(self, steps: int | None = None) -> Iterator[tuple[Array, Array]]:
+        """(propagator, noise) of each step; by default 80 to a turn of the highest harmonic, and finer than any rate."""
+        n, T = self.average.A.shape[-1], 1 / self.frequency_hz
+        size = float(np.max(np.abs(self.average.A))) + sum(
+            2 * float(np.max(np.abs(A))) for A in self.harmonics.values()
+        )
+        count = steps or max(200, 80 * self.highest, int(np.ceil(10 * T * size)))
+        h, Q = T / count, self.average.noise()[0]
+        shift = np.sqrt(3) / 6
+        for i in range(count):
+            big = []
+            for s in (-1, 1):
+                a = self.drift((i + 0.5 + s * shift) * h)
+                big.append(join([join([a, Q], -1), join([np.zeros((n, n)), -transpose(a)], -1)], -2))
+            omega = h / 2 * (big[0] + big[1]) + np.sqrt(3) * h * h / 12 * (big[1] @ big[0] - big[0] @ big[1])
+            E = expm(omega)
+            step = E[:n, :n]
+            yield step, E[:n, n:] @ transpose(step)

@@ -43,7 +43,7 @@ def canvas(width: float, height: float, rows: int = 1, columns: int = 1, **more:
 
 
 def spectrum(
-    ax: Any, budget: Budget, measured: Spectrum | None = None, scale: float = 1.0, unit: str = "shot noise"
+    ax: Any, budget: Budget, measured: Spectrum | None = None, scale: float = 1.0, unit: str | None = None
 ) -> Any:
     """Spectrum stacked by source on a logarithmic axis, with measured points above it.
 
@@ -65,7 +65,12 @@ def spectrum(
         x, y = _thin(measured, 600)
         ax.plot(x / unit_hz, y, ".", ms=2.5, color="0.1", label="measured", rasterized=True)
     ax.plot(f, total, color="k", lw=1.0, label="model")
-    ax.set(yscale="log", xlabel=f"frequency ({axis})", ylabel=f"power spectral density ({unit})", xlim=(f[0], f[-1]))
+    ax.set(
+        yscale="log",
+        xlabel=f"frequency ({axis})",
+        ylabel=f"power spectral density ({unit or budget.unit})",
+        xlim=(f[0], f[-1]),
+    )
     top_value = float(np.max(total)) if measured is None else max(float(np.max(total)), float(np.max(y)))
     ax.set_ylim(floor, 2.0 * top_value)
     handles, names = ax.get_legend_handles_labels()

@@ -126,9 +126,11 @@ class Problem:
 
     def at(self, z: Array, rows: Array | None = None) -> Experiment:
         """The experiment at z."""
-        return self.experiment.with_values(
-            {k: np.real(v) for k, v in self.values(z, rows).items() if "." in k}, "optimize"
-        )
+        found = {k: v for k, v in self.values(z, rows).items() if "." in k}
+        for path, v in found.items():
+            if np.iscomplexobj(v):
+                raise InputError(f"tie {path} = {self.ties[path].text}: not a real number everywhere in the range")
+        return self.experiment.with_values(found, "optimize")
 
     def __call__(self, z: Array, rows: Array | None = None) -> tuple[Array, Array]:
         """Signed value (m,) and its gradient (m, K) at z (m, K); NaN where there is none."""
@@ -158,6 +160,7 @@ def variables(
     experiment: Experiment,
     over: Mapping[str, tuple[float, float] | None] | Sequence[str],
     ties: Mapping[str, Expression] | None = None,
+    known: Sequence[str] = (),
 ) -> tuple[Variable, ...]:
     """The variables with their ranges; where none is given, the field's own limits or four decades about its value.
 
@@ -170,6 +173,10 @@ def variables(
     if not given:
         raise InputError("optimize: name at least one field to vary")
     used = {n for t in (ties or {}).values() for n in t.names}
+    for path, tie in (ties or {}).items():
+        for name in tie.names:
+            if "." not in name and name not in given and name not in known:
+                raise InputError(f"tie {path} = {tie.text}: no variable '{name}': give its range, {name}=LO:HI")
     out = []
     for name, span in given.items():
         if name in (ties or {}):

@@ -163,8 +163,11 @@ def photon_flux(system: LinearSystem, frequency_hz: Any, output: str) -> Array:
 
     `frequency_hz` is signed, from the field's frame: +f lies above it. a = (X + iP)/sqrt 2.
     """
+    stable = np.max(np.linalg.eigvals(system.A).real, axis=-1, initial=-1.0) < 0
+    if not system.batch_shape and not stable:
+        raise ModelError(instability(system))
     S = cross_spectrum(system, frequency_hz, [output]) * VACUUM
-    return flux_of(S)
+    return np.asarray(np.where(np.asarray(stable)[..., None], flux_of(S), np.nan))
 
 
 def flux_of(S: Array) -> Array:
@@ -183,7 +186,8 @@ def flux_budget(system: LinearSystem, frequency_hz: Any, output: str) -> Budget:
     ModelError
         If a single point is unstable.
     """
-    if not system.batch_shape and np.max(np.linalg.eigvals(system.A).real, initial=-1.0) >= 0:
+    stable = np.max(np.linalg.eigvals(system.A).real, axis=-1, initial=-1.0) < 0
+    if not system.batch_shape and not stable:
         raise ModelError(instability(system))
     port = system.port(output)
     if port.kind != "field" or port.size != 2:
@@ -199,7 +203,7 @@ def flux_budget(system: LinearSystem, frequency_hz: Any, output: str) -> Budget:
         if p.size == 2 and p.kind != "classical":
             T, U = (h[..., 0] - 1j * h[..., 1]) / np.sqrt(2), (h[..., 0] + 1j * h[..., 1]) / np.sqrt(2)
             both = both - (np.abs(T) ** 2 - np.abs(U) ** 2) / 2
-        sources[p.name] = both
+        sources[p.name] = np.where(np.asarray(stable)[..., None], both, np.nan)
     return Budget(f, photon_flux(system, f, output), sources, output, "quanta")
 
 
@@ -236,7 +240,9 @@ def pick_current(system: LinearSystem, current: str | None) -> str:
     """The named current, or the only one."""
     if current is None:
         if len(system.currents) != 1:
-            raise InputError(f"name one of the currents: {', '.join(system.currents) or 'none is detected'}")
+            raise InputError(
+                f"name one of the currents: {', '.join(system.currents) or 'none is detected (quanta of a field: --port)'}"
+            )
         return system.currents[0]
     if current not in system.currents:
         raise InputError(f"no current '{current}'; detected: {', '.join(system.currents) or 'none'}")

@@ -147,17 +147,18 @@ def readout_map(system: LinearSystem, modes: tuple[str, ...]) -> Array | None:
         return None
     C = np.concatenate([system.C[..., system.output(p.name), :] for p in ports], axis=-2)
     first, second = (C[..., system.indices([m])] for m in modes)
-    if not np.all(np.abs(np.linalg.det(np.real(first))) > 0):
+    seen = np.abs(np.linalg.det(np.real(first))) > 0
+    if not np.any(seen):
         return None
-    N: Array = np.linalg.solve(first, second)
+    N: Array = np.linalg.solve(np.where(seen[..., None, None], first, np.eye(2)), second)
     for block, sign in ((first, 0.0), (N, -1.0)):
-        re = np.real(block)
+        re = np.real(np.broadcast_to(block, (*np.broadcast_shapes(block.shape[:-2], seen.shape), 2, 2)))[seen]
         size = 1e-9 * np.sum(np.abs(re), axis=(-2, -1)) + 1e-300
         turns = (np.abs(re[..., 0, 0] - re[..., 1, 1]) < size) & (np.abs(re[..., 0, 1] + re[..., 1, 0]) < size)
         mirrors = (np.abs(re[..., 0, 0] + re[..., 1, 1]) < size) & (np.abs(re[..., 0, 1] - re[..., 1, 0]) < size)
         if not np.all(mirrors | (turns if sign == 0.0 else mirrors)):
             return None
-    return N
+    return np.where(seen[..., None, None], N, np.nan) if seen.ndim else N
 
 
 def _readout_variance(V: Array, N: Array) -> Any:
@@ -285,8 +286,10 @@ def _readout(state: GaussianState, N: Array) -> dict[str, float]:
     }
 
 
-def beyond_rotating_wave(experiment: Experiment) -> dict[str, Any]:
-    """The unconditional state with everything that turns, averaged over a period, and how far the rotating wave is off.
+def beyond_rotating_wave(experiment: Experiment, below_hz: float | None = None) -> dict[str, Any]:
+    """The unconditional state with everything that turns (slower than `below_hz`), averaged over a period.
+
+    `error` is how far the rotating wave is off, its value over this one less one; empty where it has no system.
 
     Raises
     ------
@@ -295,18 +298,21 @@ def beyond_rotating_wave(experiment: Experiment) -> dict[str, Any]:
     ModelError
         If there is no periodic state.
     """
-    periodic = experiment.periodic()
-    modes = experiment.reported_modes()
+    periodic = experiment.periodic(below_hz)
+    average = periodic.average
+    modes = experiment.modes or tuple(m.name for m in average.modes if m.kind == "oscillator")
     V, ripple = periodic.covariance()
-    index = periodic.average.indices(modes)
-    frame = next(m.frame for m in periodic.average.modes if m.name == modes[0])
+    index = average.indices(modes)
+    frame = next(m.frame for m in average.modes if m.name == modes[0])
     state = GaussianState(V[np.ix_(index, index)], modes, frame)
-    names: list[str] = [n for n in ("collective.duan", "duan", "epr.variance", "ppt_min") if n in measures(experiment)]
-    names += [f"occupation.{m}" for m in modes]
     error = {}
-    for name in names:
-        exact = float(parse(f"unconditional.{name}", experiment)[1].value(state.covariance))
-        error[name] = float(evaluate(f"unconditional.{name}", experiment)) / exact - 1
+    try:
+        names = [n for n in ("collective.duan", "duan", "epr.variance", "ppt_min") if n in measures(experiment)]
+        for name in [*names, *(f"occupation.{m}" for m in modes)]:
+            exact = float(parse(f"unconditional.{name}", experiment)[1].value(state.covariance))
+            error[name] = float(evaluate(f"unconditional.{name}", experiment)) / exact - 1
+    except ModelError:
+        error = {}
     terms = [t for e in experiment.elements if isinstance(e, DrivenCavity) for t in e.terms()]
     return {
         "unconditional": describe_state(state),
@@ -315,6 +321,15 @@ def beyond_rotating_wave(experiment: Experiment) -> dict[str, Any]:
         "error": error,
         "dropped": [t._asdict() for t in terms if not t.kept],
     }
+
+
+def state_without(experiment: Experiment, reason: str) -> dict[str, Any]:
+    """A state document that holds no state, for an experiment whose rotating-wave system is refused."""
+    return {
+        "schema": "backaction/state/1", "experiment": experiment.name, "modes": list(experiment.modes), "frame": "rotating",
+        "convention": "[X, P] = i, vacuum variance 1/2, order X1, P1, X2, P2", "unconditional": None, "conditional": None,
+        "warnings": [reason],
+    }  # fmt: skip
 
 
 def state_document(experiment: Experiment) -> dict[str, Any]:

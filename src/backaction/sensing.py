@@ -13,7 +13,7 @@ of the Kalman filter are the whitened currents, so 1/V is the energy of a linear
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -122,7 +122,12 @@ def sensitivity(system: LinearSystem | Response, signal: Signal, frequency_hz: A
         raise ModelError(instability(system))
     f = np.atleast_1d(np.asarray(frequency_hz, dtype=float))
     H = transfer(system, f, list(system.currents))
-    return _combine(f, H, system.S[..., None, :, :], 0.0, system.inputs, system.currents, signal)
+    out = _combine(f, H, system.S[..., None, :, :], 0.0, system.inputs, system.currents, signal)
+    stable = np.asarray(np.max(np.linalg.eigvals(system.A).real, axis=-1, initial=-1.0) < 0)[..., None]
+    if np.all(stable):
+        return out
+    sources = {k: np.where(stable, v, np.nan) for k, v in out.sources.items()}
+    return replace(out, density=np.where(stable, out.density, np.nan), sources=sources)
 
 
 def _of_response(r: Response, signal: Signal) -> Sensitivity:
@@ -169,7 +174,7 @@ def waveform_variance(system: LinearSystem, signal: Signal, waveform: Lorentzian
         As `steady.conditional`, or if the signal is not seen.
     """
     value = _variance(system, conditional(system).gain, signal, waveform)
-    if not system.batch_shape and not np.isfinite(value):
+    if np.ndim(value) == 0 and not np.isfinite(value):
         raise ModelError(f"a signal in '{signal.source}' does not reach any detected current")
     return value
 

@@ -82,6 +82,8 @@ class Plan:
             return _results(empty.at(np.zeros((rows.size, 0))), self.of, rows.size)
         problem = self.problem(points)
         z, value, good = _optimise(problem, rows.size, self.seed)
+        for k, v in enumerate(self.variables):  # the end of a range that was chosen here is no optimum
+            good &= ~((v.own[0] & (z[:, k] <= newton.EDGE)) | (v.own[1] & (z[:, k] >= 1 - newton.EDGE)))
         out = _results(problem.at(z), self.of, rows.size)
         shown = np.where(
             good[:, None], np.stack([v.at(z[:, k]) for k, v in enumerate(self.variables)], axis=-1), np.nan
@@ -170,6 +172,10 @@ def sweep(
             raise InputError(f"sweep: '{name}' is no field (element.field), and no tie uses it")
         if "." in name:
             experiment.with_values({name: values}, "sweep")
+        if name in tied:
+            raise InputError(f"sweep: '{name}' is tied and cannot be swept too")
+    if np.prod([float(len(v)) for v in axes.values()]) > 2e7:
+        raise InputError(f"sweep: {' x '.join(str(len(v)) for v in axes.values())} points: at most 20 million")
     if not axes or not of:
         raise InputError("sweep: name at least one field to sweep and one result")
     for name in of:
@@ -178,7 +184,7 @@ def sweep(
     if optimize:
         objective = objective or of[0]
         parse(objective, experiment)
-        chosen = variables(experiment, optimize, tied)
+        chosen = variables(experiment, optimize, tied, tuple(axes))
         for v in chosen:
             if v.name in axes:
                 raise InputError(f"sweep: '{v.name}' is swept and cannot be optimised too")

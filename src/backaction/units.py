@@ -55,6 +55,8 @@ def number(value: Any, unit: str, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise InputError(f"{where} = {value!r}: expected a number or a string with a unit in {unit}")
     if isinstance(value, str):
+        if any(c in value for c in ",[]"):
+            raise InputError(f"{where} = {value!r}: expected one number with a decimal point")
         value = _from_text(value, unit, where)
     result = float(value)
     if not math.isfinite(result):

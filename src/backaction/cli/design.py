@@ -75,6 +75,8 @@ def optimize(
     goal, greatest = _goal(minimize, maximize)
     if goal is None:
         raise InputError("optimize: give --minimize RESULT or --maximize RESULT, such as conditional.epr.variance")
+    if output is not None and output.suffix != ".toml":
+        raise InputError(f"-o {output}: unknown ending '{output.suffix}'; name it *.toml")
     chosen = load(experiment, set_)
     with Progress("optimize") as progress:
         found = search(
@@ -134,7 +136,12 @@ def sweep(
     chosen = load(experiment, set_)
     if output is not None and output.suffix != ".nc":
         raise InputError(f"-o {output}: unknown ending '{output.suffix}'; name it *.nc")
-    axes = dict(_axis(item, chosen) for item in over.split(","))
+    if goal is not None and not optimized:
+        raise InputError("--minimize and --maximize need --optimize: what is to be optimised at every point")
+    pairs = [_axis(item, chosen) for item in over.split(",")]
+    axes = dict(pairs)
+    if len(axes) < len(pairs):
+        raise InputError(f"--over {over}: a field is named twice")
     with Progress("sweep") as progress:
         data = compute(
             chosen, axes, [r.strip() for r in of.split(",")], optimize=parse_over(optimized, chosen) if optimized else (),
@@ -191,7 +198,7 @@ def sense(
     amplitude: Annotated[float | None, typer.Option("--amplitude", help="Its size, for the detection test.")] = None,
     mass: Annotated[float | None, typer.Option("--mass-kg", help="Mass, for force noise in N/sqrt(Hz).")] = None,
     frequency: Annotated[
-        float | None, typer.Option("--frequency-hz", help="Its frequency (default: the mode's).")
+        str | None, typer.Option("--frequency-hz", help="Its frequency (default: the mode's).")
     ] = None,
     diff_set: Annotated[
         list[str] | None,
@@ -204,6 +211,7 @@ def sense(
     from backaction.experiment import read_overrides
     from backaction.files import provenance, to_json
     from backaction.sensing import Signal, force_scale, roc, sensitivity, waveform_variance
+    from backaction.units import number
 
     chosen = load(experiment, set_)
     where = Signal(signal, angle)
@@ -218,7 +226,10 @@ def sense(
         "sources": mine.sources, "provenance": provenance(),
     }  # fmt: skip
     if mass is not None:
-        scale = force_scale(chosen.system, signal, mass, frequency or _mode_frequency(chosen, signal))
+        at = _mode_frequency(chosen, signal) if frequency is None else number(frequency, "Hz", "--frequency-hz")
+        if not mass > 0 or not at > 0:
+            raise InputError(f"--mass-kg {mass:g}, --frequency-hz {at:g}: both must be > 0")
+        scale = force_scale(chosen.system, signal, mass, at)
         facts["force_asd_n_per_rthz"] = (scale * mine.density) ** 0.5
     if wave is not None:
         variance = float(waveform_variance(chosen.system, where, wave))
@@ -271,8 +282,10 @@ def _sense_axis(experiment: Experiment) -> Any:
 
 
 def _mode_frequency(experiment: Experiment, signal: str) -> float:
-    name = signal.removesuffix(".bath")
-    element: Any = experiment.resolved().element(name.partition(".")[0])
+    head, _, tail = signal.partition(".")
+    element: Any = experiment.resolved().element(head)
+    part = next((p for p in element.all_parts() if tail == f"{p.name}_bath"), None)
+    element = element if part is None else part
     for key in ("mechanical_hz", "frequency_hz", "larmor_hz"):
         value = getattr(element, key, None)
         if value is not None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from backaction.cli.common import ExperimentName, Json, Set, frequencies, interval, load, put, say
-from backaction.errors import InputError
+from backaction.errors import InputError, ModelError
 
 
 def register(app: typer.Typer) -> None:
@@ -67,15 +67,25 @@ def state(
     beyond_rwa: Annotated[
         bool, typer.Option("--beyond-rwa", help="Also with all terms that the rotating wave drops (driven cavities).")
     ] = False,
+    below_hz: Annotated[
+        float | None, typer.Option("--below-hz", help="With --beyond-rwa: leave out terms that turn faster.")
+    ] = None,
 ) -> None:
     """Steady states, unconditional and conditional, with every entanglement measure."""
     from backaction.files import to_json
-    from backaction.results import beyond_rotating_wave, state_document
+    from backaction.results import beyond_rotating_wave, state_document, state_without
 
+    if below_hz is not None and not beyond_rwa:
+        raise InputError("--below-hz is for --beyond-rwa")
     chosen = load(experiment, set_)
-    facts = state_document(chosen)
+    try:
+        facts = state_document(chosen)
+    except ModelError as error:
+        if not beyond_rwa:
+            raise
+        facts = state_without(chosen, str(error))
     if beyond_rwa:
-        facts["beyond_rwa"] = beyond_rotating_wave(chosen)
+        facts["beyond_rwa"] = beyond_rotating_wave(chosen, below_hz)
     if json:
         put(to_json(facts))
         return
@@ -161,6 +171,8 @@ def spectrum(
 
     if port is not None and band is not None:
         raise InputError("--band is of a current, not of a field: leave out --port")
+    if port is not None and current is not None:
+        raise InputError("give --port or --current, not both")
     mine = spectrum_of(chosen.system)
     against = (
         load(diff, diff_set)

@@ -69,11 +69,12 @@ class Part:
                 _validate(self, f)
             if f.metadata.get("flag") and not isinstance(getattr(self, f.name), bool):
                 raise InputError(f"{self.name}.{f.name} = {getattr(self, f.name)!r}: must be true or false")
-            if f.metadata.get("parts"):
-                names = [p.name for p in getattr(self, f.name)]
-                if len(set(names)) < len(names):
-                    twice = next(n for n in names if names.count(n) > 1)
-                    raise InputError(f"{self.name}.{f.name}: two entries have the name '{twice}'")
+        names = [p.name for p in self.all_parts()]
+        for name in names:
+            if not isinstance(name, str) or not name or "." in name:
+                raise InputError(f"{self.name}: {name!r} is no name for a part: letters, digits and underscores")
+            if names.count(name) > 1:
+                raise InputError(f"{self.name}: two parts have the name '{name}'")
         for group in self.groups:
             given = [k for k in group if getattr(self, k) is not None]
             if len(given) > 1:
@@ -159,6 +160,10 @@ class Part:
                         return replace(self, **changes)
             known = [p.name for p in self.all_parts()]
             raise InputError(f"{where}: {self.name} has no part '{head}'{nearest(head, known)}")
+        joined = [f"{p.name}_{k}" for p in self.all_parts() for k in p.keys()]  # noqa: SIM118
+        if head not in self.keys() and joined:
+            hint = nearest(head, [*self.keys(), *joined])
+            raise InputError(f"{where}: {self.name} ({_kind(type(self))}): unknown key '{head}'{hint}")
         if isinstance(value, (str, bool, int, float)):
             value = self._read(self.name, head, value, where)
         elif head not in self.keys():

@@ -129,6 +129,8 @@ class DrivenCavity(Element):
             if t.sideband is None and t.offset_hz is None:
                 raise InputError(f"{self.name}.{t.name}: missing sideband ('{self.modes[0].name}-') or offset_hz")
             if t.sideband is not None:
+                if not isinstance(t.sideband, str):
+                    raise InputError(f"{self.name}.{t.name}.sideband = {t.sideband!r}: expected a mode and + or -")
                 self._sideband(t)
         if self.coupling_ratio is not None and len(self.modes) != 2:
             raise InputError(f"{self.name}.coupling_ratio: is of two modes, here are {len(self.modes)}")
@@ -140,7 +142,7 @@ class DrivenCavity(Element):
         if sign not in ("+", "-") or name not in names:
             raise InputError(
                 f"{self.name}.{tone.name}.sideband = {tone.sideband!r}: expected a mode and + or -: "
-                + ", ".join(f"{n}-" for n in names) + nearest(name, names)
+                + ", ".join(f"{n}-" for n in names) + nearest(tone.sideband, [f"{n}{x}" for n in names for x in "-+"])
             )  # fmt: skip
         return self.modes[names.index(name)], 1.0 if sign == "+" else -1.0
 
@@ -193,7 +195,7 @@ class DrivenCavity(Element):
             own, values = [], []
             for j, m in enumerate(self.modes):
                 for s in (1.0, -1.0):
-                    if np.all(np.abs(np.real(offset) + s * np.real(np.asarray(m.mechanical_hz))) < lowest):
+                    if self._agreed(np.abs(np.real(offset) + s * np.real(np.asarray(m.mechanical_hz))) < lowest):
                         row = [0.0] * (1 + len(self.modes))
                         row[0], row[1 + j] = 1.0, -s
                         own.append(row)
@@ -204,9 +206,30 @@ class DrivenCavity(Element):
         if rows:
             M = np.array(rows)
             gap = [r - sum(M[i, k] * bare[k] for k in range(len(bare))) for i, r in enumerate(right)]
-            inverse = np.linalg.pinv(M)
-            y = [b + sum(inverse[k, i] * gap[i] for i in range(len(gap))) for k, b in enumerate(bare)]
+            # where the conditions leave freedom, the first tone's own mode stays at its frequency
+            first = self.tones[0]
+            own_mode = self.modes.index(self._sideband(first)[0]) if first.sideband is not None else 0
+            fixed = [k for k in range(len(bare)) if k != 1 + own_mode]
+            free = fixed if self._solvable(M[:, fixed], gap) else list(range(len(bare)))
+            inverse = np.linalg.pinv(M[:, free])
+            y = list(bare)
+            for row_of, k in enumerate(free):
+                y[k] = bare[k] + sum(inverse[row_of, i] * gap[i] for i in range(len(gap)))
+        if self.probes and any(np.any(np.abs(np.real(y[1] - w)) > 1e-9 * lowest) for w in y[2:]):
+            raise ModelError(f"{self.name}: a probe needs one frame for all modes: a red and a blue tone that fix it")
         return y[0], list(y[1:])
+
+    def _agreed(self, resonant: Any) -> bool:
+        """Whether a term is resonant, which must be the same at all points of a batch."""
+        if np.any(resonant) != np.all(resonant):
+            raise ModelError(f"{self.name}: which terms are resonant differs between the points: evaluate them apart")
+        return bool(np.all(resonant))
+
+    def _solvable(self, M: Array, gap: list[Any]) -> bool:
+        b = np.stack(np.broadcast_arrays(*[np.real(np.asarray(g, dtype=complex)) for g in gap]), axis=-1)
+        left = b - b @ np.linalg.pinv(M).T @ M.T
+        scale = float(np.max(np.real(np.asarray(self.modes[0].mechanical_hz))))
+        return bool(np.max(np.abs(left)) <= 1e-9 * scale)
 
     def _consistent(self, rows: list[list[float]], right: list[Any]) -> bool:
         """Whether the conditions have a solution, to 1e-9 of the frequencies."""
@@ -230,9 +253,12 @@ class DrivenCavity(Element):
                 strength = np.hypot(np.real(re), np.real(im)) * np.real(weight)
                 for s in (1.0, -1.0):
                     nu = offset - centre + s * w[j]
-                    still = bool(np.all(np.abs(np.real(nu)) <= 1e-6 * np.real(np.asarray(m.mechanical_hz)) * 1e-3))
+                    still = self._agreed(np.abs(np.real(nu)) <= 1e-9 * np.real(np.asarray(m.mechanical_hz)))
                     label = "a' b" if s > 0 else "a' b'"
-                    shown = (float(np.max(np.abs(strength))), float(np.ravel(np.real(nu))[0]))
+                    shown = (
+                        float(np.max(np.abs(strength))),
+                        float(np.ravel(np.real(nu))[np.argmin(np.abs(np.ravel(np.real(nu))))]),
+                    )
                     term = Term(tone.name, m.name, label, shown[0], 0.0 if still else shown[1], still)
                     out.append((term, (j, s, (TWO_PI * re * weight, TWO_PI * im * weight), nu)))
         return out
@@ -409,6 +435,6 @@ def _base(frequencies: list[float]) -> float | None:
             a, b = b, abs(a - round(a / b) * b)
         base = a
     whole = [f / base for f in values]
-    if max(whole) > 64 or any(abs(x - round(x)) > 1e-6 for x in whole):
+    if max(whole) > 2000 or any(abs(x - round(x)) > 1e-6 for x in whole):
         return None
     return base
