@@ -8,6 +8,7 @@ import numpy as np
 
 from backaction.papers.ockeloen2018.context import DATASETS, IMBALANCE, PROBE_HZ, Ockeloen
 from backaction.plots import COLOURS, canvas
+from backaction.results import evaluate
 
 SPAN = np.linspace(-1.0e6, 2.3e6, 1651)
 
@@ -91,11 +92,39 @@ def fig4(c: Ockeloen) -> Any:
     return fig
 
 
+def calibration(c: Ockeloen) -> Any:
+    """Thermal and sideband-cooling calibrations with one red tone on drum 1: spectra, and area against occupation."""
+    fig, axes = canvas(12, 3.8, 1, 3)
+    near = np.linspace(-15e3, 15e3, 2001)
+    areas = []
+    for i, n in enumerate((10.0, 20.0, 41.0, 80.0, 160.0)):
+        e = c.at((2e3, 0.0), n_I=0.0, n1=n, n2=n * 30 / 41)
+        f = near / 15
+        N = c.pump_spectrum(e, f)
+        areas.append((n, float(np.trapezoid(N, f))))
+        axes[0].plot(f / 1e3, N, color=COLOURS[i], label=f"n$_1$ = {n:g}")
+    axes[0].set(title="thermal, G$_-$ = 2 kHz", xlabel="ω - ω$_c$ (kHz)", ylabel="S$_{out}$ (quanta)")
+    n, area = np.array(areas).T
+    slope = float(area @ n / (n @ n))
+    axes[1].plot(n, area, "o", color="k", label="area of the peak")
+    axes[1].plot(n, slope * n, color=COLOURS[0], label=f"{slope:.3g} quanta Hz per phonon")
+    axes[1].set(title="area is the thermometer", xlabel="occupation of the bath", ylabel="area (quanta Hz)")
+    for i, G in enumerate((20e3, 50e3, 100e3, 201e3, 278e3)):
+        e = c.at((G, 0.0), n_I=0.0, n1=41.0, n2=30.0)
+        occupation = float(evaluate("unconditional.occupation.drum1", e))
+        f = near * 10
+        axes[2].plot(
+            f / 1e3, c.pump_spectrum(e, f), color=COLOURS[i], label=f"G$_-$ = {G / 1e3:g} kHz: n$_1$ = {occupation:.3f}"
+        )
+    axes[2].set(title="sideband cooling, base baths", xlabel="ω - ω$_c$ (kHz)", yscale="log")
+    for ax in axes:
+        ax.legend(fontsize=7)
+    return fig
+
+
 def stability(c: Ockeloen) -> Any:
     """Stable region of Fig. 2b in both detunings, with the stated points."""
     fig, ax = canvas(6.4, 4.4)
-    from backaction.results import evaluate
-
     Delta, dbar = np.linspace(-40e3, 40e3, 161), np.linspace(-1.3e6, 0.6e6, 121)
     e = c.at((201e3, 135e3), Delta[:, None], dbar[None, :])
     margin = np.asarray(evaluate("dynamics.margin_hz", e)) / 1e3
@@ -110,4 +139,4 @@ def stability(c: Ockeloen) -> Any:
     return fig
 
 
-FIGURES = {f.__name__: f for f in (fig2, fig3, fig4, stability)}
+FIGURES = {f.__name__: f for f in (fig2, fig3, fig4, calibration, stability)}
