@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 
 from backaction import Experiment, Homodyne, SpinOscillator, budget, entanglement, steady
 from backaction.records import Digitiser
-from backaction.sampling import discrete_lyapunov, discretise, sampled_budget, scan, steady_filter
+from backaction.sampling import discrete_lyapunov, discretise, sampled_budget, steady_filter
 from backaction.system import LinearSystem, Mode, Port
 
 OU = LinearSystem(
@@ -110,18 +110,6 @@ def test_discrete_lyapunov_against_scipy():
     F = 0.9 * np.linalg.qr(rng.standard_normal((5, 5)))[0]
     Q = np.diag([1.0, 2.0, 3.0, 4.0, 5.0])
     assert_allclose(discrete_lyapunov(F, Q), scipy.linalg.solve_discrete_lyapunov(F, Q), rtol=1e-9, atol=1e-12)
-
-
-@given(st.integers(1, 700), st.integers(1, 9))
-def test_scan_equals_the_plain_loop(T, blocks):
-    rng = np.random.default_rng(T)
-    F = 0.95 * np.linalg.qr(rng.standard_normal((3, 3)))[0]
-    u, x = rng.standard_normal((T, 3)), rng.standard_normal(3)
-    states, last = scan(F, u, x, blocks)
-    for k in range(T):
-        assert_allclose(states[k], x, rtol=1e-9, atol=1e-9)
-        x = F @ x + u[k]
-    assert_allclose(last, x, rtol=1e-9, atol=1e-9)
 
 
 def test_stiff_system_at_a_low_rate_does_not_overflow(thomas):

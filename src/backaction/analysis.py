@@ -154,7 +154,6 @@ def analyze(
         raise InputError(f"{experiment.name}: analyze needs exactly one detected current, has {list(system.currents)}")
     steady.unconditional(system)
     band = _band(experiment, record)
-    tracking.mean_level(record)
     _alive(record)
     width = resolution_hz or _resolution(experiment, record, band)
     if width > (band[1] - band[0]) / 16:
@@ -236,7 +235,7 @@ def _band(experiment: Experiment, record: Record) -> tuple[float, float]:
 
 def _alive(record: Record) -> None:
     first = record.values(0, 1)[0]
-    if all(np.all(values == first) for _, values in record.chunks()):
+    if np.isfinite(first) and all(np.all(values == first) for _, values in record.chunks()):
         raise InputError(f"{record.name}: every sample is {first:g} {record.unit}: nothing was recorded")
 
 

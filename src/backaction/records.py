@@ -16,11 +16,12 @@ _SEGMENT = 1 << 22
 
 
 class Digitiser(NamedTuple):
-    """How a current becomes samples: rate, sampling rule, low-passes before it."""
+    """How a current becomes samples: rate, sampling rule, low-passes before it, reference of a demodulated record."""
 
     sample_rate_hz: float
     sampling: Sampling = "average"
     front_end_hz: tuple[float, ...] = ()
+    reference_hz: float | None = None
 
 
 @runtime_checkable
@@ -61,6 +62,12 @@ class Record:
         value = scale * sample + offset, in `unit`.
     gaps
         (start, stop) sample ranges that are missing; NaN samples count as missing too.
+    reference_hz
+        Of a complex record z = lowpass(y e^{-2 pi i f t}): the lock-in's reference f, phase zero at time 0; `front_end_hz`
+        are then the corners of its low-passes.
+    limits
+        Lowest and highest stored sample that the digitiser can give: samples there are clipped. Default: the range of
+        an integer type, none for others.
     """
 
     source: Any
@@ -72,6 +79,8 @@ class Record:
     start_s: float = 0.0
     front_end_hz: tuple[float, ...] = ()
     gaps: tuple[tuple[int, int], ...] = ()
+    reference_hz: float | None = None
+    limits: tuple[float, float] | None = None
     name: str = "record"
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
@@ -87,6 +96,8 @@ class Record:
             raise InputError(f"{self.name}: sampling = {self.sampling!r}: must be 'average' or 'instantaneous'")
         if not all(np.isfinite(f) and f > 0 for f in self.front_end_hz):
             raise InputError(f"{self.name}: front_end_hz = {self.front_end_hz}: corner frequencies must be > 0")
+        if self.reference_hz is not None and not (np.isfinite(self.reference_hz) and self.reference_hz != 0):
+            raise InputError(f"{self.name}: reference_hz = {self.reference_hz}: must be finite and not 0")
         if not (np.isfinite(self.scale) and self.scale != 0 and np.isfinite(self.offset)):
             raise InputError(f"{self.name}: scale {self.scale} and offset {self.offset}: must be finite, scale not 0")
 
@@ -103,7 +114,7 @@ class Record:
     @property
     def digitiser(self) -> Digitiser:
         """How the current became samples."""
-        return Digitiser(self.sample_rate_hz, self.sampling, self.front_end_hz)
+        return Digitiser(self.sample_rate_hz, self.sampling, self.front_end_hz, self.reference_hz)
 
     @property
     def duration_s(self) -> float:

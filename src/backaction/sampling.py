@@ -17,7 +17,8 @@ import numpy as np
 
 from backaction.constants import TWO_PI
 from backaction.derivatives import STEP, noise_spectrum_tangent
-from backaction.errors import ModelError
+from backaction.errors import InputError, ModelError
+from backaction.kernels import compiled
 from backaction.matrices import Array, expm, join, solve_right, symmetric, transpose
 from backaction.records import Digitiser, Sampling
 from backaction.response import VACUUM, Budget
@@ -61,23 +62,49 @@ class SteadyFilter:
     @property
     def memory_s(self) -> float:
         """Time constant of the slowest pole of F - K H."""
-        radius = np.max(np.abs(np.linalg.eigvals(self.closed_loop)))
-        return float(-self.model.interval_s / np.log(radius)) if radius < 1 else float("inf")
+        return memory(self.closed_loop, self.model.interval_s)
 
 
-def lowpassed(system: LinearSystem, corner_hz: float) -> LinearSystem:
-    """The detected currents through a first-order low-pass: dz = w_c (y - z), z instead of y; one classical mode more."""
+def memory(step: Array, interval_s: float) -> float:
+    """Time constant of the slowest pole of a recursion."""
+    radius = np.max(np.abs(np.linalg.eigvals(step)))
+    return float(-interval_s / np.log(radius)) if radius < 1 else float("inf")
+
+
+def lowpassed(system: LinearSystem, corner_hz: float, reference_hz: float | None = None) -> LinearSystem:
+    """The detected currents through a first-order low-pass: dz = w_c (y - z), z instead of y; one classical mode more.
+
+    With `reference_hz` the low-pass of a lock-in: of s = lowpass(y e^{-i w_0 t}) the state is s~ = e^{i w_0 t} s, with
+    ds~ = w_c (y - s~) + i w_0 s~: constant coefficients, exactly. Its real and imaginary part are the currents.
+    """
     d = system.detected()
+    if reference_hz is not None and not d.outputs[0].name.endswith(".i"):
+        d = _doubled(d)
     n, q = d.A.shape[-1], d.C.shape[-2]
     rate = TWO_PI * corner_hz
     root = np.sqrt(rate)  # the state is z/sqrt(w_c): of order one
     shape = d.batch_shape
     A = np.zeros((*shape, n + q, n + q), dtype=np.result_type(d.A, d.C))
-    A[..., :n, :n], A[..., n:, :n], A[..., n:, n:] = d.A, root * d.C, -rate * np.eye(q)
+    A[..., :n, :n], A[..., n:, :n], A[..., n:, n:] = d.A, root * d.C, -rate * np.eye(q) + _turning(reference_hz, q)
     C = np.concatenate([np.zeros((q, n)), root * np.eye(q)], axis=-1)
     name = f"front end {1 + sum(m.name.startswith('front end') for m in d.modes)}"
     modes = (*d.modes, Mode(name, "classical", q))
     return replace(d, A=A, B=join([d.B, root * d.D], -2), C=C, D=0.0 * d.D, modes=modes)
+
+
+def _doubled(d: LinearSystem) -> LinearSystem:
+    """Real currents as complex ones: a zero imaginary part beside each."""
+    C, D = (np.repeat(M, 2, axis=-2) * np.tile([[1.0], [0.0]], (M.shape[-2], 1)) for M in (d.C, d.D))
+    ports = tuple(Port(f"{p.name}.{k}", "current", 1) for p in d.outputs for k in "iq")
+    return replace(d, C=C, D=D, outputs=ports)
+
+
+def _turning(reference_hz: float | None, q: int) -> Array:
+    """I w_0 on pairs (real, imaginary)."""
+    if reference_hz is None:
+        return np.zeros((q, q))
+    w = TWO_PI * reference_hz
+    return np.kron(np.eye(q // 2), np.array([[0.0, -w], [w, 0.0]]))
 
 
 def front_end_response(digitiser: Digitiser, frequency_hz: Any) -> Array:
@@ -91,26 +118,38 @@ def front_end_response(digitiser: Digitiser, frequency_hz: Any) -> Array:
 
 
 def discretise(
-    system: LinearSystem, sample_rate_hz: float, sampling: Sampling = "average", front_end_hz: Sequence[float] = ()
+    system: LinearSystem,
+    sample_rate_hz: float,
+    sampling: Sampling = "average",
+    front_end_hz: Sequence[float] = (),
+    reference_hz: float | None = None,
 ) -> SampledModel:
     """Exact sampled model, broadcasting, analytic in the system's matrices (complex steps pass through).
 
     `front_end_hz` are first-order low-passes before the digitiser, which become classical states after the system's own.
+    `reference_hz` is that of a demodulated record z = lowpass(y e^{-i w_0 t}) (low-passes after the multiplication): the
+    two currents are real and imaginary part of e^{i w_0 t} z at the interval's end t, which has constant coefficients.
 
     The joint noise covariance int_0^h e^{As} G e^{A^T s} ds of state and integrated current is built on a short step by
     Van Loan's block exponential and doubled up to h, which stays accurate for stiff systems.
     """
     d = system.detected()
     for corner in front_end_hz:
-        d = lowpassed(d, corner)
+        d = lowpassed(d, corner, reference_hz)
+    if reference_hz is not None and not front_end_hz:
+        if sampling == "instantaneous":
+            raise InputError("demodulated instantaneous samples of white noise have no variance: say the front end")
+        d = _doubled(d)
     n, q = d.A.shape[-1], d.C.shape[-2]
     h = 1.0 / sample_rate_hz
     shape = d.batch_shape
     A = np.zeros((*shape, n + q, n + q), dtype=np.result_type(d.A, d.C))
-    A[..., :n, :n], A[..., n:, :n] = d.A, d.C
+    A[..., :n, :n], A[..., n:, :n], A[..., n:, n:] = d.A, d.C, _turning(reference_hz, q)
     L = join([d.B, d.D], -2)
     G = L @ d.S @ transpose(L)
-    norm = float(np.max(np.sum(np.abs(A[..., :n, :n]), axis=-1), initial=0.0)) * h
+    norm = (
+        max(float(np.max(np.sum(np.abs(A[..., k, k]), axis=-1), initial=0.0)) for k in (slice(n), slice(n, n + q))) * h
+    )
     doublings = int(max(0, np.ceil(np.log2(max(norm, 1e-300) / 0.5))))
     step = h / 2.0**doublings
     # scale the current so that the block exponential is balanced
@@ -186,31 +225,104 @@ def steady_filter(model: SampledModel) -> SteadyFilter:
         If no stabilising solution exists (a mode that does not decay and is not seen).
     """
     F, H, Q, N, R = model.F, model.H, model.Q, model.N, model.R
-    n = F.shape[-1]
-    eye = np.eye(n)
     KN = solve_right(N, R)
-    A, X = transpose(F - KN @ H), Q - KN @ transpose(N)
-    G = transpose(H) @ np.linalg.solve(R, H)
-    for _ in range(60):
-        W = np.linalg.solve(eye + G @ X, np.concatenate([A, G], axis=-1))
-        A_new = A @ W[..., :n]
-        G = G + A @ W[..., n:] @ transpose(A)
-        X_new = X + transpose(A) @ X @ W[..., :n]
-        change = np.max(np.abs(X_new - X)) / max(float(np.max(np.abs(X_new))), 1e-300)
-        A, X = A_new, symmetric(X_new)
-        G = symmetric(G)
-        if change < 1e-15 or not np.all(np.isfinite(X)):
-            break
-    for _ in range(2):
-        S = H @ X @ transpose(H) + R
-        K = solve_right(F @ X @ transpose(H) + N, S)
-        closed = F - K @ H
-        if not np.all(np.isfinite(closed)) or np.max(np.abs(np.linalg.eigvals(closed))) >= 1:
-            raise ModelError("no steady filter: a mode that does not decay is not seen by the record")
-        X = discrete_lyapunov(closed, Q + K @ R @ transpose(K) - K @ transpose(N) - N @ transpose(K))
+    X = discrete_riccati(transpose(F - KN @ H), transpose(H) @ np.linalg.solve(R, H), Q - KN @ transpose(N))
+    polished = _newton(model, X)
+    if polished is None and np.max(np.abs(np.linalg.eigvals(F))) < 1:
+        # almost noiseless samples (digital filters, delays): the recursion itself, which needs no inverse of R
+        polished = _newton(model, _iterated(model, discrete_lyapunov(F, Q)))
+    if polished is None:
+        raise ModelError("no steady filter: a mode that does not decay is not seen by the record")
+    X = polished
     S = H @ X @ transpose(H) + R
     K = solve_right(F @ X @ transpose(H) + N, S)
     return SteadyFilter(model, K, X, S)
+
+
+def _newton(model: SampledModel, X: Array) -> Array | None:
+    """Two Newton steps from X; None where its gain does not stabilise."""
+    F, H, Q, N, R = model.F, model.H, model.Q, model.N, model.R
+    for _ in range(2):
+        if not np.all(np.isfinite(X)):
+            return None
+        K = solve_right(F @ X @ transpose(H) + N, H @ X @ transpose(H) + R)
+        closed = F - K @ H
+        if not np.all(np.isfinite(closed)) or np.max(np.abs(np.linalg.eigvals(closed))) >= 1:
+            return None
+        X = discrete_lyapunov(closed, Q + K @ R @ transpose(K) - K @ transpose(N) - N @ transpose(K))
+    return X
+
+
+def _iterated(model: SampledModel, P: Array, steps: int = 1 << 16) -> Array:
+    """P after so many exact filter steps, or as soon as it changes no more."""
+    n, q = len(P), len(model.R)
+    loop, none = compiled("filter_varying"), (np.empty((0, n)), np.empty((0, n, n)))
+    chunk = 1 << 10
+    y, ok = np.zeros((chunk, q)), np.ones((chunk, q), dtype=bool)
+    x, P = np.zeros(n), P.copy()
+    for _ in range(steps // chunk):
+        before = P.copy()
+        loop(y, ok, x, P, model.F, model.H, model.Q, model.N, model.R, np.eye(q), np.empty((chunk, q)),
+             *none, none[1], none[0], none[1])  # fmt: skip
+        if np.max(np.abs(P - before)) <= 1e-14 * np.max(np.abs(P)):
+            break
+    return P
+
+
+@dataclass(frozen=True, eq=False)
+class SteadyEffect:
+    """Steady backward information filter of a `SampledModel` (the effect operator: future record only, flat prior).
+
+    eta_k = `closed_loop` eta_{k+1} + `gain` y_k; the retrodicted state x_k is `covariance` eta_k with that covariance.
+    """
+
+    closed_loop: Array
+    gain: Array
+    information: Array
+    covariance: Array
+    interval_s: float
+
+    @property
+    def memory_s(self) -> float:
+        """Time constant of the slowest pole."""
+        return memory(self.closed_loop, self.interval_s)
+
+
+def steady_effect(model: SampledModel) -> SteadyEffect:
+    """J = H^T R^-1 H + F~^T (J^-1 + Q~)^-1 F~ with F~ = F - N R^-1 H, Q~ = Q - N R^-1 N^T, by doubling.
+
+    Raises
+    ------
+    ModelError
+        If the future record does not determine every state (J singular) or no steady J exists.
+    """
+    F, H, Q, N, R = model.F, model.H, model.Q, model.N, model.R
+    KN = solve_right(N, R)
+    Ft, Qt = F - KN @ H, symmetric(Q - KN @ transpose(N))
+    RH = np.linalg.solve(R, H)
+    J = discrete_riccati(Ft, Qt, transpose(H) @ RH)
+    size = np.sqrt(np.maximum(np.diagonal(J, axis1=-2, axis2=-1), 1e-300))
+    scaled = J / size[..., :, None] / size[..., None, :]
+    if not np.all(np.isfinite(J)) or np.min(np.linalg.eigvalsh(scaled)) < 1e-13:
+        raise ModelError("no steady effect operator: the future record does not determine every state variable")
+    back = transpose(np.linalg.solve(np.eye(len(F)) + Qt @ J, Ft))  # F~^T (1 + J Q~)^-1
+    inverse = np.linalg.inv(scaled) / size[..., :, None] / size[..., None, :]
+    return SteadyEffect(back, transpose(RH) - back @ J @ KN, J, symmetric(inverse), model.interval_s)
+
+
+def discrete_riccati(A: Array, G: Array, X: Array) -> Array:
+    """X = A^T X (1 + G X)^-1 A + X_0 from X_0 = `X` by structure-preserving doubling (the stabilising solution)."""
+    eye = np.eye(A.shape[-1])
+    for _ in range(60):
+        W = np.linalg.solve(eye + G @ X, np.concatenate([A, G], axis=-1))
+        n = A.shape[-1]
+        step = transpose(A) @ X @ W[..., :n]
+        G, A = symmetric(G + A @ W[..., n:] @ transpose(A)), A @ W[..., :n]
+        X = symmetric(X + step)
+        change = np.max(np.abs(step)) / max(float(np.max(np.abs(X))), 1e-300)
+        if change < 1e-15 or not np.all(np.isfinite(X)):
+            break
+    return X
 
 
 def discrete_lyapunov(F: Array, Q: Array) -> Array:
@@ -224,33 +336,54 @@ def discrete_lyapunov(F: Array, Q: Array) -> Array:
     return symmetric(V)
 
 
-def scan(F: Array, drive: Array, start: Array, blocks: int | None = None) -> tuple[Array, Array]:
-    """States x_0..x_{T-1} of x_{k+1} = F x_k + drive_k and the final x_T, for T steps; shapes (T, n), (n,).
+def lifted(model: SampledModel, weights: Array) -> SampledModel:
+    """The model of m intervals as one: Y = sum_j W_j y_j of the m samples, weights (m, r, q), exactly.
 
-    The record is cut into blocks that advance side by side: a first pass finds how each block ends from zero, a short
-    recursion finds where each begins, a second pass fills in. The order of sums depends on T and `blocks` only.
+    With W_j rows of an identity: m samples as m currents (records of different rates: the slower sums); with
+    W_j = 1/m: a decimated average; with cos and sin: a demodulated baseband at the lower rate.
     """
-    T, n = drive.shape
-    blocks = blocks or 1 << max(0, round(np.log2(2 * np.sqrt(max(T, 1)))))
-    length = -(-T // blocks)
-    padded = np.zeros((blocks * length, n))
-    padded[:T] = drive
-    U = np.ascontiguousarray(padded.reshape(blocks, length, n).transpose(1, 0, 2))
-    Ft = np.ascontiguousarray(F.T)
-    end = np.zeros((blocks, n))
-    for k in range(length):
-        end = end @ Ft + U[k]
-    begin = np.empty((blocks, n))
-    jump = np.linalg.matrix_power(F, length)
-    x = np.array(start, dtype=float)
-    for b in range(blocks):
-        begin[b] = x
-        x = jump @ x + end[b]
-    X = np.empty_like(U)
-    x_all = begin
-    for k in range(length):
-        X[k] = x_all
-        x_all = x_all @ Ft + U[k]
-    states = X.transpose(1, 0, 2).reshape(-1, n)
-    last = states[T] if blocks * length > T else x
-    return states[:T], last
+    F, H = model.F, model.H
+    n, q = F.shape[-1], H.shape[-2]
+    m, r, _ = weights.shape
+    joint = np.block([[model.Q, model.N], [model.N.T, model.R]])
+    Phi, O, V = np.eye(n), np.zeros((r, n)), np.zeros((n + r, n + r))
+    for W in weights:
+        T = np.block([[F, np.zeros((n, r))], [W @ H, np.eye(r)]])
+        G = np.block([[np.eye(n), np.zeros((n, q))], [np.zeros((r, n)), W]])
+        V = symmetric(T @ V @ T.T + G @ joint @ G.T)
+        O, Phi = O + W @ H @ Phi, F @ Phi
+    return SampledModel(Phi, O, V[:n, :n], V[:n, n:], V[n:, n:], m * model.interval_s)
+
+
+def filtered(model: SampledModel, taps: Array) -> SampledModel:
+    """The model of a record after a digital FIR filter y'_k = sum_l taps[l] y_{k-l}: earlier samples become states.
+
+    A decimating filter is `lifted(filtered(model, taps), W)` with a W that keeps the last of m samples.
+    """
+    F, H = model.F, model.H
+    n, q = F.shape[-1], H.shape[-2]
+    d = q * (len(taps) - 1)
+    if taps[0] == 0:
+        raise InputError("taps[0] = 0: leave out the delay of whole samples, it is a shift of the record's start")
+    A = np.zeros((n + d, n + d))
+    A[:n, :n] = F
+    if d:
+        A[n : n + q, :n] = H
+        A[n + q :, n : n + d - q] = np.eye(d - q)
+    C = np.concatenate([taps[0] * H, *(t * np.eye(q) for t in taps[1:])], axis=1)
+    joint = np.block([[model.Q, model.N], [model.N.T, model.R]])
+    G = np.zeros((n + d, n + q))
+    G[:n, :n] = np.eye(n)
+    if d:
+        G[n : n + q, n:] = np.eye(q)
+    J = np.concatenate([G, np.concatenate([np.zeros((q, n)), taps[0] * np.eye(q)], axis=1)])
+    V = J @ joint @ J.T
+    k = n + d
+    return SampledModel(A, C, V[:k, :k], V[:k, k:], V[k:, k:], model.interval_s)
+
+
+def demodulation(sample_rate_hz: float, reference_hz: float, factor: int) -> Array:
+    """Weights (factor, 2, 1) for `lifted`: mean of y e^{-i w_0 (t - t_end)} over `factor` samples (real, imaginary)."""
+    t = (np.arange(factor) + 1 - factor) / sample_rate_hz
+    phase = TWO_PI * reference_hz * t
+    return np.stack([np.cos(phase), -np.sin(phase)], axis=1)[:, :, None] / factor

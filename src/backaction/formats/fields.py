@@ -56,13 +56,23 @@ def to_record(source: Any, attributes: Mapping[str, Any], given: Mapping[str, An
             values["front_end_hz"] = tuple(float(f) for f in np.atleast_1d(front_end))
         except (TypeError, ValueError):
             raise InputError(f"{name}: front_end_hz = {front_end!r}: expected corner frequencies") from None
+    for key, count in (("reference_hz", 1), ("limits", 2)):
+        said = given.get(key, attributes.get(key))
+        if said is not None:
+            try:
+                numbers = [float(v) for v in np.atleast_1d(said)]
+            except (TypeError, ValueError):
+                numbers = []
+            if len(numbers) != count:
+                raise InputError(f"{name}: {key} = {said!r}: expected {'a number' if count == 1 else 'two numbers'}")
+            values[key] = numbers[0] if count == 1 else tuple(numbers)
     gaps = attributes.get("gaps")
     if gaps is not None:
         try:
             values["gaps"] = tuple((int(a), int(b)) for a, b in np.asarray(gaps).reshape(-1, 2))
         except (TypeError, ValueError):
             raise InputError(f"{name}: gaps = {gaps!r}: expected pairs of sample numbers") from None
-    known = {w for words in _WORDS.values() for w in words} | {"gaps", "front_end_hz"}
+    known = {w for words in _WORDS.values() for w in words} | {"gaps", "front_end_hz", "reference_hz", "limits"}
     values["metadata"] = {k: v for k, v in attributes.items() if k not in known}
     return Record(source, name=name, **values)
 

@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from backaction.errors import InputError, nearest
 from backaction.files import provenance, replacing
 from backaction.formats.fields import to_record
+from backaction.matrices import Array
 from backaction.records import Record
 
 
@@ -48,21 +51,60 @@ def read(path: Path, inner: str | None, given: Mapping[str, Any]) -> Record:
 
 
 def write(path: Path, record: Record, attributes: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
-    """Write a record (float32 samples) that `read` reads back, with further attributes and datasets, whole or not at all."""
-    import h5py
-    import numpy as np
+    """Write a record that `read` reads back, with further attributes and datasets, whole or not at all.
 
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
-        dataset = file.create_dataset("photocurrent", data=record.values().astype(np.float32))
-        dataset.attrs["sample_rate_hz"], dataset.attrs["unit"] = record.sample_rate_hz, record.unit
-        dataset.attrs["sampling"], dataset.attrs["t0_s"] = record.sampling, record.start_s
-        if record.front_end_hz:
-            dataset.attrs["front_end_hz"] = record.front_end_hz
-        if record.gaps:
-            dataset.attrs["gaps"] = record.gaps
+    Integer samples stay as they are, others become float32 (complex64).
+    """
+    kind = record.source.dtype
+    if kind.kind == "f":
+        kind = np.dtype(np.float32)
+    elif kind.kind == "c":
+        kind = np.dtype(np.complex64)
+    with RecordFile(path, record, record.size, kind, attributes) as file:
+        for start in range(0, record.size, 1 << 22):
+            file.write(start, record.source[start : start + (1 << 22)])
         for name, data in extra.items():
-            file[f"truth/{name}"] = data
-        for key, value in attributes.items():
-            file.attrs[key] = value
-        for key, value in provenance().items():
-            file.attrs[key] = value
+            file.add(name, data)
+
+
+class RecordFile:
+    """A record that is written while it is made: a `Sink`; the file appears when it is whole.
+
+    `like` says rate, unit, sampling and so on of the samples that will come.
+    """
+
+    def __init__(
+        self, path: Path, like: Record, size: int, dtype: np.dtype[Any], attributes: Mapping[str, Any]
+    ) -> None:
+        self._like, self._size, self._dtype, self._attributes = like, size, dtype, attributes
+        self._place = replacing(path)
+
+    def __enter__(self) -> RecordFile:
+        import h5py
+
+        self._file = h5py.File(self._place.__enter__(), "w")
+        self._samples = self._file.create_dataset("photocurrent", (self._size,), self._dtype)
+        return self
+
+    def write(self, start: int, chunk: Array) -> None:
+        """Samples from number `start` on."""
+        self._samples[start : start + len(chunk)] = chunk
+
+    def add(self, name: str, data: Any) -> None:
+        """A dataset of the group `truth`, which no analysis reads."""
+        self._file[f"truth/{name}"] = data
+
+    def __exit__(self, *error: Any) -> bool | None:
+        if error[0] is None:
+            r, a = self._like, self._samples.attrs
+            a["sample_rate_hz"], a["unit"], a["sampling"], a["t0_s"] = r.sample_rate_hz, r.unit, r.sampling, r.start_s
+            if (r.scale, r.offset) != (1.0, 0.0) or self._dtype.kind in "iu":
+                a["scale"], a["offset"] = r.scale, r.offset
+            for key in ("front_end_hz", "gaps", "reference_hz", "limits"):
+                value = getattr(r, key)
+                if value:
+                    a[key] = value
+            for key, value in {**self._attributes, **provenance()}.items():
+                self._file.attrs[key] = value
+        self._file.close()
+        return self._place.__exit__(*error)

@@ -1,0 +1,198 @@
+"""From stored samples to the currents of a filter: units, clipped and missing samples, demodulation.
+
+The filter's currents y have the units of the model, sqrt(1/2) per square-root shot-noise unit. Real samples stay as they
+are stored (the filter takes their scale); complex ones are turned to e^{i w_0 t} z; with `demodulate` m real samples
+become one complex one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from backaction.constants import TWO_PI
+from backaction.errors import InputError
+from backaction.matrices import Array
+from backaction.records import Digitiser, Record
+from backaction.response import VACUUM
+from backaction.sampling import SampledModel, demodulation, discretise, lifted
+from backaction.system import LinearSystem
+
+LEVEL_SAMPLES = 1 << 24
+
+
+@dataclass(frozen=True, eq=False)
+class Demodulation:
+    """Mean of y e^{-2 pi i reference_hz t} over `factor` samples, instead of the samples themselves."""
+
+    reference_hz: float
+    factor: int
+
+
+@dataclass(frozen=True, eq=False)
+class Currents:
+    """How samples (T,), or (T, q) for q real currents, become inputs of a filter.
+
+    `gain`, `offset` (q each): y = gain * sample + offset. `limits` are those of the stored samples.
+    """
+
+    digitiser: Digitiser
+    gain: Array
+    offset: Array
+    start_s: float = 0.0
+    limits: tuple[float, float] | None = None
+    demodulate: Demodulation | None = None
+
+    @property
+    def complex(self) -> bool:
+        """Whether the filter's currents are real and imaginary parts."""
+        return self.digitiser.reference_hz is not None or self.demodulate is not None
+
+    @property
+    def factor(self) -> int:
+        """Stored samples per sample of the filter."""
+        return 1 if self.demodulate is None else self.demodulate.factor
+
+    @property
+    def interval_s(self) -> float:
+        """Time between samples of the filter."""
+        return self.factor / self.digitiser.sample_rate_hz
+
+    @property
+    def affine(self) -> tuple[float, float]:
+        """(scale, offset) that the filter itself applies: of one real current as it is stored, else of ready ones."""
+        return (float(self.gain[0]), float(self.offset[0])) if self.gain.size == 1 and not self.complex else (1.0, 0.0)
+
+    def model(self, system: LinearSystem) -> SampledModel:
+        """The sampled model of these currents."""
+        if self.complex and len(system.currents) != 1:
+            raise InputError(f"demodulated records: one current each, the experiment has {list(system.currents)}")
+        model = discretise(system, *self.digitiser)
+        if self.demodulate is None:
+            return model
+        return lifted(model, demodulation(self.digitiser.sample_rate_hz, self.demodulate.reference_hz, self.factor))
+
+    def take(self, raw: Array, first: int) -> tuple[Array, Array | None, int, int]:
+        """Inputs, their mask (None: all are there) and how many stored samples are missing and clipped.
+
+        `raw` are whole filter samples from stored sample `first` on; NaN is missing, clipped counts as missing too.
+        """
+        missing, clipped, bad = 0, 0, None
+        # one pass without a temporary of the chunk's size: a sum is finite where every term is
+        if raw.dtype.kind in "fc" and not np.isfinite(np.sum(raw, dtype=complex if raw.dtype.kind == "c" else float)):
+            bad = np.asarray(~np.isfinite(raw))
+            missing = int(np.sum(bad))
+        limits = self.limits
+        if limits is None and raw.dtype.kind in "iu" and raw.dtype.itemsize <= 4:
+            info = np.iinfo(raw.dtype)
+            limits = (info.min, info.max)
+        if (
+            limits is not None
+            and raw.dtype.kind != "c"
+            and raw.size
+            and (raw.min() <= limits[0] or raw.max() >= limits[1])
+        ):
+            over = (raw <= limits[0]) | (raw >= limits[1])
+            clipped = int(np.sum(over))
+            bad = over if bad is None else bad | over
+        ok: Array | None = None if bad is None or not np.any(bad) else np.logical_not(bad)
+        if self.demodulate is not None:
+            return *self._demodulated(raw, ok), missing, clipped
+        if self.digitiser.reference_hz is not None:
+            return *self._turned(raw, ok, first), missing, clipped
+        if self.gain.size == 1:
+            return raw, ok, missing, clipped
+        return raw * self.gain + self.offset, ok, missing, clipped
+
+    def _turned(self, raw: Array, ok: Array | None, first: int) -> tuple[Array, Array | None]:
+        """Real and imaginary part of e^{i w_0 t} z at the ends of the intervals."""
+        assert self.digitiser.reference_hz is not None
+        t = self.start_s + (first + 1 + np.arange(len(raw))) / self.digitiser.sample_rate_hz
+        turns = np.mod(self.digitiser.reference_hz * t, 1.0)
+        z = (raw * self.gain[0] + self.offset[0]) * np.exp(1j * TWO_PI * turns)
+        return np.stack([z.real, z.imag], axis=-1), None if ok is None else np.stack([ok, ok], axis=-1)
+
+    def _demodulated(self, raw: Array, ok: Array | None) -> tuple[Array, Array | None]:
+        """Blocks of `factor` samples through the weights of `sampling.demodulation`; one bad sample spoils its block."""
+        assert self.demodulate is not None
+        m = self.factor
+        W = demodulation(self.digitiser.sample_rate_hz, self.demodulate.reference_hz, m)[:, :, 0]
+        blocks = raw.reshape(-1, m)
+        if ok is not None:
+            blocks = np.where(ok.reshape(-1, m), blocks, 0)
+            whole = np.all(ok.reshape(-1, m), axis=1, keepdims=True)
+            ok = np.repeat(whole, 2, axis=1)
+        kind = np.float32 if raw.dtype.itemsize <= 2 else np.float64
+        y = (blocks.astype(kind, copy=False) @ (self.gain[0] * W).astype(kind)).astype(np.float64)
+        return y + self.offset[0] * np.sum(W, axis=0), ok
+
+
+def currents(records: Sequence[Record], densities: Sequence[float], demodulate: Demodulation | None = None) -> Currents:
+    """Of records that are tracked together, one for each current of the experiment, their mean level removed.
+
+    `densities` of one shot-noise unit, in the records' units. The level is the mean of the first 2^24 samples.
+
+    Raises
+    ------
+    InputError
+        If the records do not fit together, or what is needed of a complex record is missing.
+    """
+    first = records[0]
+    for other in records[1:]:
+        if other.digitiser != first.digitiser or other.size != first.size or other.start_s != first.start_s:
+            raise InputError(
+                f"{other.name}: taken otherwise than {first.name} (rate, sampling, length, start must agree)"
+            )
+    if first.is_complex and first.reference_hz is None:
+        raise InputError(f"{first.name}: complex (demodulated) samples without 'reference_hz', the lock-in's reference")
+    if not first.is_complex and first.reference_hz is not None:
+        raise InputError(f"{first.name}: 'reference_hz' is for complex (demodulated) samples, these are real")
+    if demodulate is not None:
+        if first.is_complex or len(records) > 1:
+            raise InputError("demodulate: takes one real record")
+        if not 1 < demodulate.factor <= first.size:
+            raise InputError(f"demodulate by {demodulate.factor}: must be from 2 to the {first.size} samples")
+    gains, offsets = [], []
+    for r, density in zip(records, densities, strict=True):
+        if not (np.isfinite(density) and density > 0):
+            raise InputError(f"{r.name}: density of one shot-noise unit {density}: must be > 0")
+        g = np.sqrt(VACUUM / density)
+        gains.append(g * r.scale)
+        # a lock-in's output has no offset of its own
+        offsets.append(0.0 if r.is_complex else g * (r.offset - mean_level(r)))
+    return Currents(first.digitiser, np.array(gains), np.array(offsets), first.start_s, first.limits, demodulate)
+
+
+def mean_level(record: Record) -> float:
+    """Mean of the first 2^24 samples that are there, in the record's unit: the detector's offset, which no model has.
+
+    Raises
+    ------
+    InputError
+        If none of them is there.
+    """
+    total, count = 0.0, 0
+    for start in range(0, min(record.size, LEVEL_SAMPLES), 1 << 20):
+        values = record.values(start, min(start + (1 << 20), LEVEL_SAMPLES))
+        good = values[np.isfinite(values)]
+        total, count = total + float(np.sum(np.real(good))), count + good.size
+    if count == 0:
+        raise InputError(f"{record.name}: every sample is missing")
+    return total / count
+
+
+def stored(records: Sequence[Record], start: int, stop: int, shot: int = 0) -> Array:
+    """Samples [start, stop) as stored, (T,) or (T, q) for several records; what lies in a gap is NaN."""
+    parts = []
+    for r in records:
+        raw = r.source[shot, start:stop] if len(r.source.shape) == 2 else r.source[start:stop]
+        raw = np.asarray(raw)
+        inside = [(max(a, start) - start, min(b, stop) - start) for a, b in r.gaps if a < stop and b > start]
+        if inside:
+            raw = raw.astype(np.complex128 if r.is_complex else np.float64)
+            for a, b in inside:
+                raw[a:b] = np.nan
+        parts.append(raw)
+    return parts[0] if len(parts) == 1 else np.stack(parts, axis=-1)

@@ -1,0 +1,401 @@
+"""The exact Kalman filter of sampled models over a long record: any start, gaps, models that change, smoothing.
+
+Where nothing is missing and the covariance is steady the filter is a linear recursion with a constant gain
+(`kernels.Recursion`); elsewhere (start, gaps, a change of model) every sample takes the exact time-varying step until the
+covariance has settled. Blocks are anchored at absolute sample numbers, so that the result does not depend on how the
+record was cut.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from backaction.errors import InputError, ModelError
+from backaction.kernels import Recursion, compiled
+from backaction.matrices import Array, symmetric
+from backaction.sampling import (
+    SampledModel,
+    SteadyEffect,
+    SteadyFilter,
+    discrete_lyapunov,
+    steady_effect,
+    steady_filter,
+)
+
+_SETTLED = 1e-12
+_BLOCK = 4096
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a filter returns: x^ through `read` (p, n) every `every` samples, from samples u with y = scale u + offset.
+
+    With `single` the means and innovations of long steady stretches are written in single precision. `ahead` steps the
+    state forward: the prediction for that many samples later.
+    """
+
+    read: Array
+    every: int = 1
+    scale: float = 1.0
+    offset: float = 0.0
+    ahead: int = 0
+    single: bool = False
+    square_root: bool = False
+
+    @property
+    def block(self) -> int:
+        """Samples per anchored block: a multiple of `every`, or a divisor of it where `every` is large."""
+        if self.every <= _BLOCK:
+            return self.every * -(-_BLOCK // self.every)
+        return next((d for d in range(_BLOCK, 255, -1) if self.every % d == 0), self.every)
+
+
+class Stage:
+    """One model with everything that its steady stretches need, made when first used."""
+
+    def __init__(self, model: SampledModel, plan: Plan) -> None:
+        self.model, self.plan = model, plan
+        F, n = model.F, model.F.shape[-1]
+        self.read = plan.read @ np.linalg.matrix_power(F, plan.ahead)
+        Q = np.zeros((n, n))
+        for _ in range(plan.ahead):
+            Q = F @ Q @ F.T + model.Q
+        self.added = plan.read @ Q @ plan.read.T
+
+    @cached_property
+    def steady(self) -> SteadyFilter | None:
+        """The steady filter, None where there is none."""
+        try:
+            return steady_filter(self.model)
+        except ModelError:
+            return None
+
+    @property
+    def covariance(self) -> Array:
+        """Steady covariance of what is read out."""
+        return self.read @ self._steady().covariance @ self.read.T + self.added
+
+    @cached_property
+    def _innovation_root(self) -> Array:
+        """Cholesky factor of the steady innovations' covariance (of R where there is no steady filter)."""
+        return np.linalg.cholesky(self.model.R if self.steady is None else self.steady.innovation)
+
+    @cached_property
+    def white(self) -> Array:
+        """Root of the covariance that innovations are whitened to: s 1, s^2 the first current's steady variance."""
+        return self._innovation_root[0, 0] * np.eye(len(self.model.R))
+
+    @cached_property
+    def whitening(self) -> Array:
+        """From steady innovations to whitened ones: 1 for one current."""
+        return self.white @ np.linalg.inv(self._innovation_root)
+
+    @cached_property
+    def root(self) -> Array:
+        """Root of the joint noise, rows v, w."""
+        m = self.model
+        return scaled_root(np.block([[m.R, m.N.T], [m.N, m.Q]]))
+
+    @cached_property
+    def forward(self) -> Recursion:
+        """Means (every sample) and innovations, or innovations and ends of `every` samples."""
+        f, plan = self._steady(), self.plan
+        A, B = f.closed_loop, f.gain
+        outputs = [(-self.whitening @ f.model.H, self.whitening)]
+        if plan.every == 1:
+            outputs.append((self.read @ A, self.read @ B))
+        kinds = [np.float32 if plan.single else np.float64] * len(outputs)
+        return Recursion(A, B, outputs, plan.scale, plan.offset, kinds, plan.every if plan.every > 1 else 0)
+
+    @cached_property
+    def full(self) -> Recursion:
+        """All states x_{k+1} and innovations, for the smoother."""
+        f = self._steady()
+        A, B = f.closed_loop, f.gain
+        outputs = [(-self.whitening @ f.model.H, self.whitening), (self.read @ A, self.read @ B)]
+        return Recursion(A, B, outputs, self.plan.scale, self.plan.offset)
+
+    @cached_property
+    def backward(self) -> Recursion:
+        """R of the smoother from whitened innovations in reverse order: read P r before each step."""
+        f = self._steady()
+        gain = np.linalg.solve(self._innovation_root, f.model.H).T / self.white[0, 0]
+        return Recursion(f.closed_loop.T, gain, [(self.read @ f.covariance, np.zeros((len(self.read), gain.shape[1])))])
+
+    @cached_property
+    def information(self) -> Array:
+        """Steady M of the smoother: M = L^T M L + H^T S^-1 H."""
+        f = self._steady()
+        H = f.model.H
+        return discrete_lyapunov(f.closed_loop.T, H.T @ np.linalg.solve(f.innovation, H))
+
+    @cached_property
+    def effect(self) -> SteadyEffect | None:
+        """The steady effect operator, None where there is none."""
+        try:
+            return steady_effect(self.model)
+        except ModelError:
+            return None
+
+    @cached_property
+    def retrodiction(self) -> Recursion:
+        """Eta of the effect operator from samples in reverse order; reads x_E of x_{k+1} before step k."""
+        e = self.effect
+        assert e is not None
+        read = self.plan.read @ e.covariance
+        zero = np.zeros((len(read), e.gain.shape[1]))
+        return Recursion(e.closed_loop, e.gain, [(read, zero)], self.plan.scale, self.plan.offset)
+
+    def _steady(self) -> SteadyFilter:
+        assert self.steady is not None
+        return self.steady
+
+
+@dataclass
+class State:
+    """Where a filter stands: before sample `position`; everything that a resumed run needs."""
+
+    x: Array
+    P: Array
+    position: int = 0
+    settled: bool = False
+    since: int = 0
+    log_likelihood: float = 0.0
+    seen: int = 0
+
+    def copy(self) -> State:
+        """A state of its own."""
+        return replace(self, x=self.x.copy(), P=self.P.copy())
+
+
+@dataclass
+class Piece:
+    """What one advance gives: samples [start, stop), means at (k + 1) % every == 0, innovations.
+
+    Innovations are whitened to the steady variance of the first current (`Stage.white`), NaN where a sample is missing.
+    `exact` (rows of `mean`) and
+    `covariance` (their covariances) tell where the first model's steady covariance does not hold.
+    """
+
+    start: int
+    stop: int
+    mean: Array
+    innovation: Array
+    exact: Array
+    covariance: Array
+
+
+@dataclass
+class Run:
+    """A stretch of one kind within a chunk: what the smoother needs of it."""
+
+    start: int
+    stop: int
+    stage: Stage
+    kind: str
+    innovation: Array
+    means: Array
+    xs: Array = field(default_factory=lambda: np.empty((0, 0)))
+    Ps: Array = field(default_factory=lambda: np.empty((0, 0, 0)))
+    steps: tuple[Array, ...] = ()
+
+
+class Filter:
+    """A Kalman filter that is fed a record in consecutive chunks.
+
+    Parameters
+    ----------
+    schedule
+        (first sample, model) in rising order, the first at sample 0.
+    plan
+        What is read out, how often, and how samples become currents.
+    state
+        Mean and covariance of x_0 (covariance: its root with `plan.square_root`).
+    """
+
+    def __init__(self, schedule: Sequence[tuple[int, SampledModel]], plan: Plan, state: State) -> None:
+        starts = [s for s, _ in schedule]
+        if starts[0] != 0 or any(b <= a for a, b in itertools.pairwise(starts)):
+            raise InputError(f"schedule of models starts at samples {starts}: must rise from 0")
+        self.stages = [Stage(m, plan) for _, m in schedule]
+        self.starts, self.plan, self.state = starts, plan, state
+
+    def stage_at(self, sample: int) -> Stage:
+        """The model that holds at a sample."""
+        return self.stages[int(np.searchsorted(self.starts, sample, side="right")) - 1]
+
+    def advance(self, u: Array, ok: Array | None = None) -> Piece:
+        """Filter the next samples u (T,) or (T, q), `ok` alike (None: none is missing).
+
+        All chunks but the last must be multiples of `plan.block` long, for results that do not depend on the cuts.
+        """
+        plan, start, q = self.plan, self.state.position, self.stages[0].model.H.shape[0]
+        u = u.reshape(len(u), q)
+        stop = start + len(u)
+        outputs = stop // plan.every - start // plan.every
+        kind = np.float32 if plan.single else np.float64
+        innovation = np.empty((len(u), q), dtype=kind)
+        mean = np.empty((outputs, len(plan.read)), dtype=kind if plan.every == 1 else np.float64)
+        rows: list[Array] = [np.empty(0, dtype=np.int64)]
+        exact: list[Array] = [np.empty((0, len(plan.read), len(plan.read)))]
+        for a, b, steady in self._runs(start, stop, ok):
+            part = slice(a - start, b - start)
+            at = slice(a // plan.every - start // plan.every, b // plan.every - start // plan.every)
+            stage = self.stage_at(a)
+            if steady:
+                self._steady(stage, u[part], innovation[part], mean[at], a)
+                if stage is not self.stages[0]:
+                    rows.append(np.arange(at.start, at.stop))
+                    exact.append(np.broadcast_to(stage.covariance, (at.stop - at.start, *stage.covariance.shape)))
+                continue
+            there = None if ok is None else ok.reshape(u.shape)[part]
+            xs, Ps, _ = self._varying(stage, u[part], there, innovation[part])
+            pick = np.flatnonzero((np.arange(a, b) + 1) % plan.every == 0)
+            mean[at] = xs[pick] @ stage.read.T
+            rows.append(np.arange(at.start, at.stop))
+            if plan.square_root:
+                root = stage.read @ Ps[pick]
+                exact.append(root @ root.swapaxes(-1, -2) + stage.added)
+            else:
+                exact.append(stage.read @ Ps[pick] @ stage.read.T + stage.added)
+        return Piece(start, stop, mean, innovation, np.concatenate(rows), np.concatenate(exact))
+
+    def trace(self, u: Array, ok: Array | None = None) -> list[Run]:
+        """Advance and keep what the smoother needs: runs with the mean of every sample."""
+        start, q = self.state.position, self.stages[0].model.H.shape[0]
+        u = u.reshape(len(u), q)
+        out = []
+        for a, b, steady in self._runs(start, start + len(u), ok):
+            part = slice(a - start, b - start)
+            stage = self.stage_at(a)
+            innovation = np.empty((b - a, q))
+            if steady:
+                means = np.empty((b - a, len(self.plan.read)))
+                self.state.x = stage.full.run(u[part], self.state.x, [innovation, means])
+                self._count(stage, innovation, b)
+                out.append(Run(a, b, stage, "steady", innovation, means))
+            else:
+                there = None if ok is None else ok.reshape(u.shape)[part]
+                xs, Ps, steps = self._varying(stage, u[part], there, innovation, keep=True)
+                out.append(Run(a, b, stage, "varying", innovation, xs @ stage.read.T, xs, Ps, steps))
+        return out
+
+    # -- pieces of an advance -------------------------------------------------------------------------------------
+
+    def _runs(self, start: int, stop: int, ok: Array | None) -> Any:
+        """(a, b, steady) of consecutive stretches; lazily, because settling is found while filtering."""
+        block, a = self.plan.block, start
+        switches = {s for s in self.starts if s > 0}
+        good = None if ok is None else ok.reshape(stop - start, -1).all(axis=1)
+        while a < stop:
+            if a in switches:
+                self._disturbed()
+            b = min(stop, a - a % block + block)
+            inside = [s for s in switches if a < s < b]
+            b = min([b, *inside])
+
+            def clean(low: int, high: int) -> bool:
+                return good is None or bool(good[low - start : high - start].all())
+
+            whole = a % block == 0 and b - a == block
+            if self.state.settled and whole and clean(a, b):
+                while b < stop and b not in switches:
+                    after = min(stop, b + block)
+                    if after - b < block or not clean(b, after) or any(b < s < after for s in switches):
+                        break
+                    b = after
+                yield a, b, True
+            else:
+                yield a, b, False
+            a = b
+
+    def _disturbed(self) -> None:
+        if self.state.settled and self.plan.square_root:
+            self.state.P = scaled_root(self.state.P)
+        self.state.settled, self.state.since = False, 0
+
+    def _steady(self, stage: Stage, u: Array, innovation: Array, mean: Array, first: int) -> None:
+        plan, x = self.plan, self.state.x
+        if plan.every == 1:
+            self.state.x = stage.forward.run(u, x, [innovation, mean])
+        else:
+            stride = plan.every if plan.block % plan.every == 0 else plan.block
+            ends = np.empty((len(u) // stride, len(x)))
+            self.state.x = stage.forward.run(u, x, [innovation], ends, stride)
+            last = first + stride * (1 + np.arange(len(ends)))
+            mean[:] = ends[last % plan.every == 0] @ stage.read.T
+        self._count(stage, innovation, first + len(u))
+
+    def _count(self, stage: Stage, innovation: Array, position: int) -> None:
+        f, state = stage.steady, self.state
+        assert f is not None
+        size = innovation.shape[0]
+        flat = innovation.reshape(-1)
+        square = float(np.dot(flat, flat)) / float(stage.white[0, 0]) ** 2
+        log_det = float(np.sum(np.log(np.diag(stage._innovation_root))))
+        state.log_likelihood -= 0.5 * square + size * (log_det + 0.5 * innovation.shape[1] * np.log(2 * np.pi))
+        state.seen += innovation.size
+        state.position, state.since = position, state.since + size
+
+    def _varying(
+        self, stage: Stage, u: Array, ok: Array | None, innovation: Array, keep: bool = False
+    ) -> tuple[Array, Array, tuple[Array, ...]]:
+        """The exact step for every sample; returns states and covariances after each, and the smoother's matrices."""
+        state, m, plan = self.state, stage.model, self.plan
+        T, q = u.shape
+        n = len(state.x)
+        present = np.ones((T, q), dtype=bool) if ok is None else np.ascontiguousarray(ok)
+        if not present.all():
+            self._disturbed()
+        y = np.where(present, plan.scale * u.astype(np.float64) + plan.offset, 0.0)
+        xs, Ps, e = np.empty((T, n)), np.empty((T, n, n)), np.empty((T, q))
+        steps: tuple[Array, ...] = (np.empty((0, n, n)), np.empty((0, n)), np.empty((0, n, n)))
+        if plan.square_root and not state.settled:
+            if keep:
+                raise InputError("smoothing in square-root form is not available; smooth without it")
+            gained = compiled("filter_square_root")(
+                y, present, state.x, state.P, m.F, m.H, stage.root, stage.white, e, xs, Ps
+            )
+            settled = self._is_settled(stage, state.P @ state.P.T)
+        else:
+            if keep:
+                steps = (np.empty((T, n, n)), np.empty((T, n)), np.empty((T, n, n)))
+            gained = compiled("filter_varying")(
+                y, present, state.x, state.P, m.F, m.H, m.Q, m.N, m.R, stage.white, e, xs, Ps, *steps
+            )
+            settled = self._is_settled(stage, state.P)
+            if plan.square_root:  # a short last block of a settled filter
+                Ps = scaled_root(Ps)
+        innovation[:] = e
+        state.log_likelihood += float(gained)
+        state.seen += int(present.sum())
+        state.position += T
+        # since the last missing sample
+        gone = np.flatnonzero(np.logical_not(np.all(present, axis=1)))
+        quiet = T if not gone.size else T - 1 - int(gone[-1])
+        state.since = state.since + T if quiet == T else quiet
+        memory = np.inf if stage.steady is None else stage.steady.memory_s / m.interval_s
+        if stage.steady is not None and (settled or state.since > 20 * memory):
+            state.P, state.settled = stage.steady.covariance.copy(), True
+        return xs, Ps, steps
+
+    def _is_settled(self, stage: Stage, P: Array) -> bool:
+        if stage.steady is None or not np.all(np.isfinite(P)):
+            return False
+        V = stage.steady.covariance
+        size = np.sqrt(np.maximum(np.diag(V), 1e-300))
+        return bool(np.max(np.abs(P - V) / size[:, None] / size[None, :]) < _SETTLED)
+
+
+def scaled_root(V: Array) -> Array:
+    """W with V = W W^T (..., n, n), from the eigenvalues of V scaled to unit diagonal; exact zeros stay."""
+    size = np.sqrt(np.maximum(np.diagonal(V, axis1=-2, axis2=-1), 0.0))
+    safe = np.where(size > 0, size, 1.0)
+    w, U = np.linalg.eigh(symmetric(V / safe[..., :, None] / safe[..., None, :]))
+    return size[..., :, None] * U * np.sqrt(np.clip(w, 0.0, None))[..., None, :]
