@@ -6,14 +6,20 @@ periodograms without taper: independent Gamma(N) bins.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from backaction import entanglement
+from backaction.derivatives import stepped
+from backaction.errors import InputError
+from backaction.experiment import Experiment
 from backaction.matrices import Array
-from backaction.records import Record, Spectrum, averaged_spectrum, chi_square_p, gamma_normal_scores
+from backaction.records import Digitiser, Record, Spectrum, averaged_spectrum, chi_square_p, gamma_normal_scores
+from backaction.sampling import discretise, spectrum_and_slope
 from backaction.shot_noise import Calibration
-from backaction.tracking import Track
+from backaction.tracks import Track
 
 
 @dataclass(frozen=True)
@@ -37,9 +43,109 @@ class Line:
     """Peak of measured over predicted density."""
 
 
+class Monitor:
+    """Innovations of a record in time segments: sums of squares and periodograms, in memory that does not grow.
+
+    Call it with (first sample, innovations in square-root shot-noise units, NaN where missing), in time order. Of each
+    segment a periodogram of at most 2^20 samples is kept: over the whole spectrum in 400 bins, within `band_hz` in at most 2048.
+
+    Parameters
+    ----------
+    variance_sn
+        The predicted variance of an innovation.
+    skip
+        First samples that are left out (a filter that was not started exactly).
+    """
+
+    def __init__(
+        self,
+        sample_rate_hz: float,
+        size: int,
+        variance_sn: float,
+        band_hz: tuple[float, float],
+        segments: int = 20,
+        skip: int = 0,
+    ) -> None:
+        from scipy.fft import prev_fast_len
+
+        if size - skip < 16 * segments:
+            raise InputError(f"{size} samples: too few for {segments} segments of the innovations' test")
+        self.rate, self.variance, self.band, self.skip = sample_rate_hz, variance_sn, band_hz, skip
+        self.segments, self.length = segments, (size - skip) // segments
+        piece = prev_fast_len(min(self.length, 1 << 20), real=True)
+        f = np.fft.rfftfreq(piece, 1 / sample_rate_hz)
+        inside = np.flatnonzero((f >= band_hz[0]) & (f <= min(band_hz[1], sample_rate_hz / 2)))[:-1]
+        self.raw_band = -(-max(inside.size, 1) // 2048)
+        self._inside = inside[: inside.size - inside.size % self.raw_band]
+        self.raw_whole = max(1, (f.size - 2) // 400)
+        self._whole = np.arange(1, 1 + (f.size - 2) // self.raw_whole * self.raw_whole)
+        self.frequency_hz = f[self._inside].reshape(-1, self.raw_band).mean(axis=1)
+        self.whole_hz = f[self._whole].reshape(-1, self.raw_whole).mean(axis=1)
+        self.in_band = np.zeros((segments, self.frequency_hz.size))
+        self.whole = np.zeros((segments, self.whole_hz.size))
+        self.square, self.count = np.zeros(segments), np.zeros(segments)
+        self._buffer, self._filled = np.zeros(piece), 0
+
+    @classmethod
+    def of(cls, track: Track, band_hz: tuple[float, float], segments: int = 20) -> Monitor:
+        """Of a track that kept its innovations, after the filter's start-up (20 memory times, at most half of it)."""
+        e = track.innovation.reshape(track.innovation.shape[0], -1)[:, 0] if track.innovation.ndim < 3 else None
+        if e is None or not e.size:
+            raise InputError("the track kept no innovations of one continuous record: give `track` a monitor")
+        skip = min(int(20 * min(track.memory_s, 1e6) * track.sample_rate_hz), e.size // 2)
+        out = cls(track.sample_rate_hz, e.size, track.innovation_variance_sn, band_hz, segments, skip)
+        for start in range(0, e.size, 1 << 20):
+            out(start, e[start : start + (1 << 20)])
+        return out
+
+    def __call__(self, start: int, innovation: Array) -> None:
+        """Take the next innovations (of several currents: the first)."""
+        e = innovation if innovation.ndim == 1 else innovation[:, 0]
+        at = start - self.skip
+        if at < 0:
+            e, at = e[-at:], 0
+        while e.size:
+            k = at // self.length
+            if k >= self.segments:
+                return
+            part = e[: (k + 1) * self.length - at].astype(float)
+            good = np.isfinite(part)
+            whole = bool(np.all(good))
+            part = part if whole else np.where(good, part, 0.0)
+            self.square[k] += np.dot(part, part)
+            self.count[k] += part.size if whole else np.sum(good)
+            offset = at - k * self.length
+            room = part[: max(0, self._buffer.size - offset)]
+            self._buffer[offset : offset + room.size] = room
+            if room.size and offset + room.size == self._buffer.size:
+                self._periodogram(k)
+            e, at = e[part.size :], at + part.size
+
+    def _periodogram(self, k: int) -> None:
+        there = max(int(np.count_nonzero(self._buffer)), 1)  # missing samples are zeros
+        power = np.abs(np.fft.rfft(self._buffer)) ** 2 / (there * self.variance)
+        self.in_band[k] = power[self._inside].reshape(-1, self.raw_band).mean(axis=1)
+        self.whole[k] = power[self._whole].reshape(-1, self.raw_whole).mean(axis=1)
+
+    @property
+    def relative_variance(self) -> Array:
+        """Measured over predicted variance in each segment."""
+        return self.square / np.maximum(self.count, 1) / self.variance
+
+    def spectrum(self, bins: int) -> tuple[Array, Array, float]:
+        """(frequencies, normalised density, averages per bin) within the band, over all segments."""
+        group = max(1, self.frequency_hz.size // bins)
+        use = self.frequency_hz.size - self.frequency_hz.size % group
+        f = self.frequency_hz[:use].reshape(-1, group).mean(axis=1)
+        density = self.in_band[:, :use].mean(axis=0).reshape(-1, group).mean(axis=1)
+        return f, density, float(self.segments * self.raw_band * group)
+
+
 def innovation_spectrum(track: Track, resolution_hz: float) -> Spectrum:
     """Density of the normalised innovations after the filter's start-up, 1 where the model is right."""
     e = settled(track) / np.sqrt(track.innovation_variance_sn)
+    good = np.isfinite(e)
+    e = np.where(good, e, 0.0) / np.sqrt(np.mean(good))
     record = Record(e, track.sample_rate_hz, unit="1", name="innovations")
     spectrum = averaged_spectrum(record, resolution_hz, taper=0.0)
     return spectrum.scaled(track.sample_rate_hz, "1")
@@ -47,16 +153,19 @@ def innovation_spectrum(track: Track, resolution_hz: float) -> Spectrum:
 
 def settled(track: Track) -> Array:
     """Innovations after 20 memory times of the filter (at most half of the record)."""
-    skip = min(int(20 * track.memory_s * track.sample_rate_hz), track.innovation.size // 2)
+    skip = min(int(20 * min(track.memory_s, 1e6) * track.sample_rate_hz), track.innovation.size // 2)
     return track.innovation[skip:].astype(float)
 
 
-def innovation_tests(track: Track, calibration: Calibration, band_hz: tuple[float, float]) -> list[Test]:
-    """Variance against prediction, whiteness over the whole spectrum, flatness within the band."""
-    e = settled(track) / np.sqrt(track.innovation_variance_sn)
-    ratio = float(np.mean(e * e))
+def innovation_tests(
+    innovations: Track | Monitor, calibration: Calibration, band_hz: tuple[float, float]
+) -> list[Test]:
+    """Variance against prediction, whiteness over the whole spectrum, flatness within the band, steadiness in time."""
+    m = innovations if isinstance(innovations, Monitor) else Monitor.of(innovations, band_hz)
+    total = float(np.sum(m.count))
+    ratio = float(np.sum(m.square) / total / m.variance)
     scale_sd = calibration.relative_sd if calibration.floor_known else 0.0
-    sd = float(np.hypot(np.sqrt(2 / e.size), scale_sd))
+    sd = float(np.hypot(np.sqrt(2 / total), scale_sd))
     allowed = max(0.01, 4 * sd)
     out = [
         Test(
@@ -68,18 +177,16 @@ def innovation_tests(track: Track, calibration: Calibration, band_hz: tuple[floa
             f"allowed {allowed:.3f})",
         )
     ]
-    duration = e.size / track.sample_rate_hz
-    for name, low, high, bins in (
-        ("innovation whiteness", 0.0, track.sample_rate_hz / 2, 400),
-        ("innovation flatness in band", band_hz[0], band_hz[1], 200),
+    band = f"within {band_hz[0] / 1e3:.6g}..{band_hz[1] / 1e3:.6g} kHz"
+    whole = m.whole.mean(axis=0)
+    _, flat, averages = m.spectrum(200)
+    for name, density, count, where in (
+        ("innovation whiteness", whole, float(m.segments * m.raw_whole), "over the whole spectrum"),
+        ("innovation flatness in band", flat, averages, band),
     ):
-        width = max((high - low) / bins, 30 / duration)
-        s = innovation_spectrum(track, width).band(low, high)
-        level = s.density / np.mean(s.density)
-        p = chi_square_p(gamma_normal_scores(level, s.averages), 1)
-        spread = float(np.std(level))
-        expected = float(1 / np.sqrt(s.averages))
-        where = "over the whole spectrum" if low == 0 else f"within {low / 1e3:.6g}..{high / 1e3:.6g} kHz"
+        level = density / np.mean(density)
+        p = chi_square_p(gamma_normal_scores(level, count), 1)
+        spread, expected = float(np.std(level)), float(1 / np.sqrt(count))
         good = words(p, "consistent with white", "NOT white: the model does not fit this record")
         out.append(
             Test(
@@ -87,11 +194,184 @@ def innovation_tests(track: Track, calibration: Calibration, band_hz: tuple[floa
                 p >= 1e-3,
                 spread,
                 p,
-                f"innovations {where} are {good} (p = {p:.2g}; scatter of {s.density.size} bins {spread:.4f}, "
+                f"innovations {where} are {good} (p = {p:.2g}; scatter of {density.size} bins {spread:.4f}, "
                 f"statistics alone {expected:.4f})",
             )
         )
+    out.append(_steady_in_time(m, band))
     return out
+
+
+def _steady_in_time(m: Monitor, band: str) -> Test:
+    """Chi-square of the band's power in (segment, frequency) cells about its mean over time."""
+    columns = min(20, m.frequency_hz.size)
+    group = m.frequency_hz.size // columns
+    cells = m.in_band[:, : columns * group].reshape(m.segments, columns, group).mean(axis=2)
+    scores = gamma_normal_scores(cells / cells.mean(axis=0), float(m.raw_band * group))
+    p = chi_square_p(scores, columns)
+    value = float(np.sum(scores**2) / (scores.size - columns))
+    good = words(p, "steady in time", "NOT steady in time: something drifts")
+    return Test(
+        "innovations in time", p >= 1e-3, value, p,
+        f"innovations {band} are {good} (p = {p:.2g}; chi-square {value:.3f} per degree of freedom in "
+        f"{m.segments} x {columns} cells)",
+    )  # fmt: skip
+
+
+def drift_scores(m: Monitor, experiments: Sequence[Experiment], names: Sequence[str], digitiser: Digitiser) -> tuple[Array, Array]:
+    """Score (S, k) and Fisher information (S, k, k) of parameters in each segment, from the innovations alone.
+
+    To first order in a parameter's error the innovations' density is 1 + d ln S/d theta: the score of segment s is
+    sum_f N (density - 1) d ln S/d theta_j. `experiments`: what the filter used in each segment (one: the same in all).
+    """
+    scores, information = [], []
+    known: dict[int, Array] = {}
+    for k in range(m.segments):
+        e = experiments[k if len(experiments) > 1 else 0]
+        if id(e) not in known:
+            value, slope = spectrum_and_slope(
+                discretise(e.system, *digitiser), discretise(stepped(e, list(names)), *digitiser), m.frequency_hz
+            )
+            known[id(e)] = slope / value
+        dl = known[id(e)]
+        scores.append(m.raw_band * dl @ (m.in_band[k] - 1))
+        information.append(m.raw_band * dl @ dl.T)
+    return np.array(scores), np.array(information)
+
+
+def drift_tests(scores: Array, information: Array, names: Sequence[str]) -> list[Test]:
+    """Does a parameter move? Chi-square of the slow part (the lowest S/4 cosines in time) of its normalised scores.
+
+    The constant that fits all segments best is taken out first.
+    """
+    from scipy.fft import dct
+
+    S = len(scores)
+    modes = max(1, S // 4)
+    tests = []
+    for j, name in enumerate(names):
+        s, i = scores[:, j], information[:, j, j]
+        shift = np.sum(s) / np.sum(i)
+        z = (s - i * shift) / np.sqrt(i)
+        slow = dct(z, norm="ortho")[1 : modes + 1]
+        p = min(1.0, len(names) * chi_square_p(slow, 0))
+        value = float(np.sum(slow**2) / modes)
+        sd = float(np.sqrt(S / np.sum(i)))
+        good = words(p, "is constant", "DRIFTS: follow it with segments")
+        tests.append(
+            Test(
+                f"drift of {name}", p >= 1e-3, value, p,
+                f"{name} {good} (p = {p:.2g}, chi-square {value:.2f} per slow mode of {modes}; one segment of {S} measures it "
+                f"to {sd:.3g})",
+            )  # fmt: skip
+        )
+    return tests
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Prediction against retrodiction for one set of quadratures: measured and predicted variance of the difference."""
+
+    name: str
+    measured: float
+    predicted: float
+    sd: float
+    share: float
+    """V_c's share of the predicted variance: how much the comparison says about the filter."""
+
+    @property
+    def z(self) -> float:
+        """Deviation in standard errors."""
+        return (self.measured - self.predicted) / self.sd
+
+    @property
+    def power(self) -> float:
+        """Relative error of V_c that would stand out at two standard errors."""
+        return 2 * self.sd / (self.share * self.predicted)
+
+
+def prediction_retrodiction(filtered: Track, retrodicted: Track, epr: tuple[float, float] | None = None) -> list[Agreement]:
+    """Variance of (prediction - retrodiction) against V_c + V_E, whose errors are independent.
+
+    The state given the past record and the effect operator of the future record err independently, so that for any
+    quadratures u the variance of the difference of their means is u (V_c + V_E) u^T. Shown for the EPR pair at
+    (a, angle in degrees) = `epr` (default: V_c's own minimum) and for the directions in which V_c's share is stationary
+    (generalised eigenvectors of V_c and V_c + V_E), the largest first. Standard errors are those of a Gaussian series with
+    the measured correlations: var = (2/T) sum_lags sum_ab c_ab(lag)^2. It does not hold for smoothed estimates.
+
+    What it shows: filter and noise model are consistent. The scale rests on the calibrations: a homodyne record fixes the
+    state space only up to a similarity transformation.
+
+    Raises
+    ------
+    InputError
+        If the two tracks are not a filtered and a retrodicted one at the same times in the lab frame.
+    """
+    from scipy.linalg import eigh
+
+    if (filtered.estimate, retrodicted.estimate) != ("filtered", "retrodicted"):
+        raise InputError("prediction_retrodiction: needs a filtered and a retrodicted track, in this order")
+    if filtered.frame != "lab" or retrodicted.frame != "lab":
+        raise InputError("prediction_retrodiction: needs tracks in the lab frame, where the covariances are steady")
+    same = filtered.mean.shape == retrodicted.mean.shape and filtered.modes == retrodicted.modes
+    if not same or filtered.time_start_s != retrodicted.time_start_s or filtered.mean.ndim != 2:
+        raise InputError("prediction_retrodiction: the two tracks are not of the same record, modes and times")
+    use = np.all(np.isfinite(retrodicted.mean), axis=1)
+    for t in (filtered, retrodicted):  # where both covariances are the steady ones
+        if t.exact_rows.size:
+            far = np.max(np.abs(t.exact_covariance - t.covariance), axis=(1, 2)) > 1e-3 * np.max(np.abs(t.covariance))
+            use[t.exact_rows[far | ~np.isfinite(far)]] = False
+            use[t.exact_rows[~np.all(np.isfinite(t.exact_covariance), axis=(1, 2))]] = False
+    difference = np.where(use[:, None], filtered.mean - retrodicted.mean, 0.0)
+    if np.sum(use) < 100:
+        raise InputError("prediction_retrodiction: the record is too short for both to be steady")
+    P, E = filtered.covariance, retrodicted.covariance
+    lags = int(min(20 * min(filtered.memory_s, 1e6) / filtered.time_step_s + 1, len(difference) // 4))
+    out = []
+    sets = []
+    if len(filtered.modes) == 2:
+        best = entanglement.epr(P)
+        a, angle = epr if epr is not None else (float(best.weight), float(best.angle_deg))
+        sets.append(("EPR variance", entanglement.basis(a, angle)[:2]))
+    values, vectors = eigh(P, P + E)
+    for k in range(len(values))[::-1]:
+        u = vectors[:, k] / np.linalg.norm(vectors[:, k])
+        label = " ".join(f"{w:+.2f} {m}.{q}" for w, (m, q) in zip(u, ((m, q) for m in filtered.modes for q in "XP"), strict=True) if abs(w) > 0.15)  # fmt: skip
+        sets.append((label, u[None]))
+    for name, U in sets:
+        d = difference @ U.T
+        count = float(np.sum(use))
+        measured = float(np.sum(d**2) / count)
+        c = _correlations(d, lags) / count
+        sd = float(np.sqrt(2 / count * (np.sum(c[0] ** 2) + np.sum(c[1:] ** 2) + np.sum(c[1:] ** 2))))
+        own = float(np.trace(U @ P @ U.T))
+        predicted = own + float(np.trace(U @ E @ U.T))
+        out.append(Agreement(name, measured, predicted, sd, own / predicted))
+    return out
+
+
+def _correlations(d: Array, lags: int) -> Array:
+    """Sums of d_a(t + j) d_b(t) for lags j, shape (lags, r, r)."""
+    size = 1 << int(np.ceil(np.log2(len(d) + lags)))
+    F = np.fft.rfft(d, size, axis=0)
+    return np.fft.irfft(F[:, :, None] * np.conj(F[:, None, :]), size, axis=0)[:lags]
+
+
+def agreement_test(found: Sequence[Agreement]) -> Test:
+    """All agreements as one test: the largest deviation against its chance in as many looks, where the test has power."""
+    from scipy import stats
+
+    looks = [a for a in found if a.share > 0.05]
+    worst = max(looks, key=lambda a: abs(a.z))
+    p = float(min(1.0, len(looks) * 2 * stats.norm.sf(abs(worst.z))))
+    first = found[0]
+    good = words(p, "agree", "DISAGREE: the filter or its noise model is wrong")
+    return Test(
+        "prediction and retrodiction", p >= 1e-3, worst.z, p,
+        f"prediction and retrodiction {good} (p = {p:.2g}): {first.name} of their difference {first.measured:.3f} +- "
+        f"{first.sd:.3f}, V_c + V_E = {first.predicted:.3f}; an error of V_c by {100 * first.power:.0f} % would stand out; "
+        "this tests filter and noise model, given the calibrated scale",
+    )  # fmt: skip
 
 
 def words(p: float, good: str, bad: str) -> str:

@@ -244,7 +244,8 @@ def retrodict_varying(y, ok, eta, J, F, H, Q, N, R, etas, Js):  # type: ignore[n
     """
     n, q = F.shape[0], H.shape[0]
     row = np.zeros(q, np.int64)
-    eye = np.eye(n)
+    S, Hn, Nn, yn = np.zeros((q, q)), np.empty((q, n)), np.empty((n, q)), np.empty(q)
+    Ft, Qt, M = np.empty((n, n)), np.empty((n, n)), np.empty((n, 2 * n + 1))
     for k in range(y.shape[0] - 1, -1, -1):
         etas[k] = eta
         if Js.shape[0]:
@@ -254,28 +255,67 @@ def retrodict_varying(y, ok, eta, J, F, H, Q, N, R, etas, Js):  # type: ignore[n
             if ok[k, j]:
                 row[m] = j
                 m += 1
-        if m == 0:
-            X = np.linalg.solve(eye + J @ Q, np.concatenate((J @ F, eta.reshape(n, 1)), axis=1))
-            J[:] = F.T @ X[:, :n]
-            eta[:] = (F.T @ X[:, n:]).reshape(n)
-        else:
-            Hm, Nm, Rm, ym = np.empty((m, n)), np.empty((n, m)), np.empty((m, m)), np.empty((m, 1))
-            for a in range(m):
-                Hm[a] = H[row[a]]
-                Nm[:, a] = N[:, row[a]]
-                ym[a, 0] = y[k, row[a]]
-                for b in range(m):
-                    Rm[a, b] = R[row[a], row[b]]
-            RH = np.linalg.solve(Rm, Hm)
-            Ry = np.linalg.solve(Rm, ym)
-            Ft = F - Nm @ RH
-            Qt = Q - Nm @ np.linalg.solve(Rm, Nm.T)
-            seen = eta.reshape(n, 1) - J @ (Nm @ Ry)
-            X = np.linalg.solve(eye + J @ Qt, np.concatenate((J @ Ft, seen), axis=1))
-            J[:] = Hm.T @ RH + Ft.T @ X[:, :n]
-            eta[:] = (Hm.T @ Ry + Ft.T @ X[:, n:]).reshape(n)
+        for a in range(m):  # everything in units of R^{1/2} of what is there
+            for b in range(a + 1):
+                s = R[row[a], row[b]]
+                for c in range(b):
+                    s -= S[a, c] * S[b, c]
+                S[a, b] = np.sqrt(s) if a == b else s / S[b, b]
+            yn[a] = y[k, row[a]]
+            for c in range(a):
+                yn[a] -= S[a, c] * yn[c]
+            yn[a] /= S[a, a]
+            for i in range(n):
+                h, g = H[row[a], i], N[i, row[a]]
+                for c in range(a):
+                    h -= S[a, c] * Hn[c, i]
+                    g -= S[a, c] * Nn[i, c]
+                Hn[a, i], Nn[i, a] = h / S[a, a], g / S[a, a]
         for i in range(n):
-            for j in range(i):
-                s = 0.5 * (J[i, j] + J[j, i])
+            for j in range(n):
+                f, w = F[i, j], Q[i, j]
+                for a in range(m):
+                    f -= Nn[i, a] * Hn[a, j]
+                    w -= Nn[i, a] * Nn[j, a]
+                Ft[i, j], Qt[i, j] = f, w
+        for i in range(n):  # [1 + J Q~ | J F~ | eta - J N R^-1 y]
+            g = eta[i]
+            for j in range(n):
+                p, f = 1.0 if i == j else 0.0, 0.0
+                for l in range(n):
+                    p += J[i, l] * Qt[l, j]
+                    f += J[i, l] * Ft[l, j]
+                M[i, j], M[i, n + j] = p, f
+                for a in range(m):
+                    g -= J[i, j] * Nn[j, a] * yn[a]
+            M[i, 2 * n] = g
+        for c in range(n):  # Gauss-Jordan with row pivots
+            top = c
+            for i in range(c + 1, n):
+                if abs(M[i, c]) > abs(M[top, c]):
+                    top = i
+            if top != c:
+                for j in range(c, 2 * n + 1):
+                    M[c, j], M[top, j] = M[top, j], M[c, j]
+            for i in range(n):
+                if i != c and M[i, c] != 0.0:
+                    f = M[i, c] / M[c, c]
+                    for j in range(c + 1, 2 * n + 1):
+                        M[i, j] -= f * M[c, j]
+            for j in range(c + 1, 2 * n + 1):
+                M[c, j] /= M[c, c]
+        for i in range(n):
+            g = 0.0
+            for a in range(m):
+                g += Hn[a, i] * yn[a]
+            for l in range(n):
+                g += Ft[l, i] * M[l, 2 * n]
+            eta[i] = g
+            for j in range(i + 1):
+                s = 0.0
+                for a in range(m):
+                    s += Hn[a, i] * Hn[a, j]
+                for l in range(n):  # symmetric: the mean of both orders
+                    s += 0.5 * (Ft[l, i] * M[l, n + j] + Ft[l, j] * M[l, n + i])
                 J[i, j] = s
                 J[j, i] = s

@@ -102,6 +102,9 @@ def _back_steady(
                 hop = (jump, np.linalg.matrix_power(L, jump))
             power = power @ hop[1]
         previous = int(back[i])
+        if np.max(np.abs(power)) < 1e-9:  # M - limit has died out
+            out[: i + 1] = covariance(limit)
+            break
         out[i] = covariance(limit + power.T @ (M - limit) @ power)
     whole = np.linalg.matrix_power(L, T)
     return mean, out, r, limit + whole.T @ (M - limit) @ whole, False
