@@ -159,7 +159,7 @@ def _truncated(path):
 
 def _nan(path):
     y = np.random.default_rng(0).standard_normal(400_000)
-    y[5000] = np.nan
+    y[:] = np.nan
     _hdf5(path, y)
 
 
@@ -191,7 +191,7 @@ RECORDS = {
     "wrong rate": ("r.h5", lambda p: _hdf5(p, np.zeros(100_000), sample_rate_hz=1e6), "too low for the band"),
     "unknown sampling": ("r.h5", lambda p: _hdf5(p, np.zeros(1000), sampling="sometimes"), "must be 'average' or 'instantaneous'"),
     "too short": ("r.h5", lambda p: _hdf5(p, np.random.default_rng(0).standard_normal(500)), "too short for a resolution"),
-    "missing sample": ("r.h5", _nan, "sample 5000 is missing"),
+    "missing samples": ("r.h5", _nan, "every sample is missing"),
     "integers without scale": ("r.h5", lambda p: _hdf5(p, np.zeros(1000, dtype="i2")), "integer samples without 'scale'"),
     "complex": ("r.h5", lambda p: _hdf5(p, np.ones(100_000, dtype=complex)), "complex (demodulated)"),
     "garbage npz": ("r.npz", lambda p: p.write_bytes(b"PK garbage"), "not a readable .npz file"),

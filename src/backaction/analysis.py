@@ -10,6 +10,7 @@ import numpy as np
 
 from backaction import consistency, entanglement, inference, steady, tracking
 from backaction.consistency import Line, Test
+from backaction.currents import mean_level
 from backaction.derivatives import gradient
 from backaction.errors import InputError, ModelError
 from backaction.experiment import Experiment
@@ -154,6 +155,7 @@ def analyze(
         raise InputError(f"{experiment.name}: analyze needs exactly one detected current, has {list(system.currents)}")
     steady.unconditional(system)
     band = _band(experiment, record)
+    mean_level(record)
     _alive(record)
     width = resolution_hz or _resolution(experiment, record, band)
     if width > (band[1] - band[0]) / 16:

@@ -47,7 +47,7 @@ class Monitor:
     """Innovations of a record in time segments: sums of squares and periodograms, in memory that does not grow.
 
     Call it with (first sample, innovations in square-root shot-noise units, NaN where missing), in time order. Of each
-    segment a periodogram of at most 2^20 samples is kept: over the whole spectrum in 400 bins, within `band_hz` in at most 2048.
+    segment a periodogram of at most 2^20 samples is kept: the whole spectrum in 400 bins, `band_hz` in at most 2048.
 
     Parameters
     ----------
@@ -218,7 +218,9 @@ def _steady_in_time(m: Monitor, band: str) -> Test:
     )  # fmt: skip
 
 
-def drift_scores(m: Monitor, experiments: Sequence[Experiment], names: Sequence[str], digitiser: Digitiser) -> tuple[Array, Array]:
+def drift_scores(
+    m: Monitor, experiments: Sequence[Experiment], names: Sequence[str], digitiser: Digitiser
+) -> tuple[Array, Array]:
     """Score (S, k) and Fisher information (S, k, k) of parameters in each segment, from the innovations alone.
 
     To first order in a parameter's error the innovations' density is 1 + d ln S/d theta: the score of segment s is
@@ -257,14 +259,12 @@ def drift_tests(scores: Array, information: Array, names: Sequence[str]) -> list
         p = min(1.0, len(names) * chi_square_p(slow, 0))
         value = float(np.sum(slow**2) / modes)
         sd = float(np.sqrt(S / np.sum(i)))
-        good = words(p, "is constant", "DRIFTS: follow it with segments")
-        tests.append(
-            Test(
-                f"drift of {name}", p >= 1e-3, value, p,
-                f"{name} {good} (p = {p:.2g}, chi-square {value:.2f} per slow mode of {modes}; one segment of {S} measures it "
-                f"to {sd:.3g})",
-            )  # fmt: skip
+        good = words(p, "constant", "NOT constant: follow it in segments")
+        text = (
+            f"{name} is {good} (p = {p:.2g}, chi-square {value:.2f} per slow mode of {modes}; one segment of {S} measures "
+            f"it to {sd:.3g})"
         )
+        tests.append(Test(f"drift of {name}", p >= 1e-3, value, p, text))
     return tests
 
 
@@ -290,7 +290,9 @@ class Agreement:
         return 2 * self.sd / (self.share * self.predicted)
 
 
-def prediction_retrodiction(filtered: Track, retrodicted: Track, epr: tuple[float, float] | None = None) -> list[Agreement]:
+def prediction_retrodiction(
+    filtered: Track, retrodicted: Track, epr: tuple[float, float] | None = None
+) -> list[Agreement]:
     """Variance of (prediction - retrodiction) against V_c + V_E, whose errors are independent.
 
     The state given the past record and the effect operator of the future record err independently, so that for any
@@ -336,7 +338,8 @@ def prediction_retrodiction(filtered: Track, retrodicted: Track, epr: tuple[floa
     values, vectors = eigh(P, P + E)
     for k in range(len(values))[::-1]:
         u = vectors[:, k] / np.linalg.norm(vectors[:, k])
-        label = " ".join(f"{w:+.2f} {m}.{q}" for w, (m, q) in zip(u, ((m, q) for m in filtered.modes for q in "XP"), strict=True) if abs(w) > 0.15)  # fmt: skip
+        names = [f"{m}.{q}" for m in filtered.modes for q in "XP"]
+        label = " ".join(f"{w:+.2f} {name}" for w, name in zip(u, names, strict=True) if abs(w) > 0.15)
         sets.append((label, u[None]))
     for name, U in sets:
         d = difference @ U.T

@@ -121,7 +121,11 @@ def follow(
 
 
 def watch(
-    experiment: Experiment, record: Record, calibration: Calibration, segments: int = 20, schedule: Schedule | None = None
+    experiment: Experiment,
+    record: Record,
+    calibration: Calibration,
+    segments: int = 20,
+    schedule: Schedule | None = None,
 ) -> Monitor:
     """The innovations of a record, watched while they are made and not kept."""
     band = experiment.band_hz or (0.0, record.sample_rate_hz / 2)
@@ -130,17 +134,10 @@ def watch(
     def monitor(start: int, e: Array) -> None:
         seen[0](start, e)
 
-    first = track(experiment, _head(record), calibration, "lab", 1, innovations=False)  # for the predicted variance
+    first = track(experiment, record.part(0, 2), calibration, "lab", 1, innovations=False)  # for the predicted variance
     seen.append(Monitor(record.sample_rate_hz, record.size, first.innovation_variance_sn, band, segments))
     track(experiment, record, calibration, "lab", 4096, schedule=schedule or (), innovations=False, monitor=monitor)
     return seen[0]
-
-
-def _head(record: Record) -> Record:
-    from dataclasses import replace
-
-    source = record.source[:, :2] if record.shots > 1 else record.source[:2]
-    return replace(record, source=np.asarray(source), gaps=())
 
 
 def _scale(experiment: Experiment, name: str) -> float:

@@ -292,7 +292,7 @@ class Filter:
         """(a, b, steady) of consecutive stretches; lazily, because settling is found while filtering."""
         block, a = self.plan.block, start
         switches = {s for s in self.starts if s > 0}
-        good = None if ok is None else ok.reshape(stop - start, -1).all(axis=1)
+        good: Array | None = None if ok is None else np.all(ok.reshape(stop - start, -1), axis=1, keepdims=True)
         while a < stop:
             if a in switches:
                 self._disturbed()
@@ -301,7 +301,7 @@ class Filter:
             b = min([b, *inside])
 
             def clean(low: int, high: int) -> bool:
-                return good is None or bool(good[low - start : high - start].all())
+                return good is None or bool(np.all(good[low - start : high - start]))
 
             whole = a % block == 0 and b - a == block
             if self.state.settled and whole and clean(a, b):

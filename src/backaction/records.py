@@ -142,6 +142,13 @@ class Record:
         for start in range(0, self.size, size):
             yield start, self.values(start, start + size)
 
+    def part(self, start: int, stop: int) -> Record:
+        """Samples [start, stop) as a record of their own, read into memory."""
+        source = self.source[:, start:stop] if len(self.source.shape) == 2 else self.source[start:stop]
+        gaps = tuple((max(a, start) - start, min(b, stop) - start) for a, b in self.gaps if a < stop and b > start)
+        at = self.start_s + start / self.sample_rate_hz
+        return replace(self, source=np.asarray(source), start_s=at, gaps=gaps)
+
     def in_unit(self, unit: str, factor: float) -> Record:
         """The same record with values multiplied by `factor` and called `unit`."""
         return replace(self, unit=unit, scale=self.scale * factor, offset=self.offset * factor)

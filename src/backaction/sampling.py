@@ -107,14 +107,22 @@ def _turning(reference_hz: float | None, q: int) -> Array:
     return np.kron(np.eye(q // 2), np.array([[0.0, -w], [w, 0.0]]))
 
 
-def front_end_response(digitiser: Digitiser, frequency_hz: Any) -> Array:
-    """Density of white noise of density 1 after the front end and the digitiser, shape (f,)."""
+def white_noise(density_sn: float = 1.0) -> LinearSystem:
+    """A current of white noise and nothing else."""
     port, current = Port("white", "classical", 1), Port("current", "current", 1)
-    empty = np.zeros((0, 0))
-    white = LinearSystem(
-        empty, np.zeros((0, 1)), np.zeros((1, 0)), np.eye(1), VACUUM * np.eye(1), (), (port,), (current,)
-    )
-    return discretise(white, *digitiser).spectrum(frequency_hz)
+    none = np.zeros((0, 0))
+    S = np.array([[VACUUM * density_sn]])
+    return LinearSystem(none, np.zeros((0, 1)), np.zeros((1, 0)), np.eye(1), S, (), (port,), (current,))
+
+
+def front_end_response(digitiser: Digitiser, frequency_hz: Any) -> Array:
+    """Density of white noise of density 1 after the front end and the digitiser, shape (f,).
+
+    For a demodulated record frequencies are those of the current, before the demodulation.
+    """
+    if digitiser.reference_hz is not None:
+        digitiser, frequency_hz = digitiser._replace(reference_hz=None), np.abs(frequency_hz - digitiser.reference_hz)
+    return discretise(white_noise(), *digitiser).spectrum(frequency_hz)
 
 
 def discretise(

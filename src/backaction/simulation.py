@@ -24,7 +24,7 @@ from backaction.kernels import Recursion
 from backaction.matrices import Array
 from backaction.records import Digitiser, Record, Sampling, Sink
 from backaction.response import VACUUM
-from backaction.sampling import SampledModel, discrete_lyapunov, discretise
+from backaction.sampling import SampledModel, discrete_lyapunov, discretise, white_noise
 from backaction.state import GaussianState
 from backaction.steady import unconditional
 
@@ -70,7 +70,10 @@ class Adc:
 
 @dataclass(frozen=True, eq=False)
 class Simulation:
-    """Simulated records, one for each current, and, if asked for, the true state at the end of every interval (T, 2k)."""
+    """Simulated records, one for each current (none where a sink took the samples), and the true paths.
+
+    `paths` (T, 2k), if asked for: the state at the end of every interval.
+    """
 
     records: tuple[Record, ...]
     modes: tuple[str, ...]
@@ -141,14 +144,8 @@ def simulate(
     kind = adc.dtype if adc is not None else np.dtype(complex if reference_hz is not None else float)
     y = np.empty((0 if sink else size, q), dtype=kind)
     track = np.empty((size, len(index))) if paths else None
-    volts = np.sqrt(VOLT_DENSITY / VACUUM)
     for at, values, states in _drawn(models, _start(experiment, first, start), size, seed, index if paths else []):
-        values *= volts
-        if reference_hz is not None:
-            t = (at + 1 + np.arange(len(values))) / sample_rate_hz
-            turn = np.exp(-1j * TWO_PI * np.mod(reference_hz * t, 1.0))
-            values = (values[:, 0::2] + 1j * values[:, 1::2]) * turn[:, None]
-        out = values if adc is None else adc.counts(values)
+        out = _stored(values, at, digitiser, adc)
         if sink is not None:
             sink.write(at, out[:, 0])
         else:
@@ -163,8 +160,8 @@ def simulate(
     if adc is not None:
         more |= {"scale": adc.step_v, "limits": adc.limits}
     records = tuple(
-        Record(y[:, j] if not sink else np.empty(2), sample_rate_hz, sampling, "V", name=f"{name} (simulated)", **more)
-        for j, name in enumerate(names)
+        Record(np.ascontiguousarray(y[:, j]), sample_rate_hz, sampling, "V", name=f"{name} (simulated)", **more)
+        for j, name in enumerate(names if sink is None else [])
     )
     return Simulation(records, experiment.reported_modes(), track, seed)
 
@@ -244,16 +241,50 @@ def reference(
     sample_rate_hz: float,
     seed: int,
     sampling: Sampling = "average",
+    front_end_hz: tuple[float, ...] = (),
+    reference_hz: float | None = None,
+    adc: Adc | None = None,
 ) -> Record:
-    """A `shot` record (vacuum and electronics) or a `dark` record (electronics alone) of the same detector, no front end."""
+    """A `shot` record (vacuum and electronics) or a `dark` record (electronics alone) of the same detector, taken alike."""
     electronic = float(np.real(experiment.detectors()[0].electronic_noise_sn)) if experiment.detectors() else 0.0
     levels = {"shot": 1.0 + electronic, "dark": electronic}
     if kind not in levels:
         raise InputError(f"reference record '{kind}': must be 'shot' or 'dark'")
     size = _samples(duration_s, sample_rate_hz)
-    rng = np.random.default_rng([seed, {"shot": 1, "dark": 2}[kind]])
-    y = rng.standard_normal(size) * np.sqrt(levels[kind] * VOLT_DENSITY * sample_rate_hz)
-    return Record(y, sample_rate_hz, sampling, "V", name=f"{kind} (simulated)", metadata={"seed": seed})
+    digitiser = Digitiser(sample_rate_hz, sampling, front_end_hz, reference_hz)
+    model = discretise(white_noise(levels[kind]), *digitiser)
+    root = scaled_root(discrete_lyapunov(model.F, model.Q)) if len(model.F) else np.zeros((0, 0))
+    own_seed = seed + (1 << 40) * (1 + list(levels).index(kind))
+    out = np.empty(size, dtype=adc.dtype if adc else complex if reference_hz is not None else float)
+    for at, values, _ in _drawn([(0, model)], root, size, own_seed, []):
+        out[at : at + len(values)] = _stored(values, at, digitiser, adc)[:, 0]
+    more: dict[str, Any] = {"front_end_hz": front_end_hz, "reference_hz": reference_hz, "metadata": {"seed": seed}}
+    if adc is not None:
+        more |= {"scale": adc.step_v, "limits": adc.limits}
+    return Record(out, sample_rate_hz, sampling, "V", name=f"{kind} (simulated)", **more)
+
+
+def _stored(values: Array, first: int, digitiser: Digitiser, adc: Adc | None) -> Array:
+    """Currents as samples: in volts, turned back to the lock-in's output, counted."""
+    values = values * np.sqrt(VOLT_DENSITY / VACUUM)
+    if digitiser.reference_hz is not None:
+        t = (first + 1 + np.arange(len(values))) / digitiser.sample_rate_hz
+        turn = np.exp(-1j * TWO_PI * np.mod(digitiser.reference_hz * t, 1.0))
+        values = (values[:, 0::2] + 1j * values[:, 1::2]) * turn[:, None]
+    return values if adc is None else adc.counts(values)
+
+
+def ramp(
+    experiment: Experiment, drifts: Sequence[tuple[str, float, float]], duration_s: float, steps: int = 100
+) -> list[tuple[float, Experiment]]:
+    """Schedule of fields that go linearly from one value to another in `steps` steps: (field, from, to)."""
+    if not drifts:
+        return []
+    out = []
+    for i in range(steps):
+        part = (i + 0.5) / steps
+        out.append((duration_s * i / steps, experiment.with_values({f: a + part * (b - a) for f, a, b in drifts})))
+    return out
 
 
 def _samples(duration_s: float, sample_rate_hz: float) -> int:

@@ -25,6 +25,7 @@ from backaction.files import provenance, replacing, to_json
 from backaction.matrices import Array
 from backaction.problems import Problem, Result, Variable, read_ties, spread, variables
 from backaction.results import evaluate, parse
+from backaction.scheduling import connect
 
 if TYPE_CHECKING:
     import xarray
@@ -249,15 +250,9 @@ def _run(
 
 
 def _on_dask(scheduler: str, plan: Plan, pieces: list[Array], numbers: list[int]) -> Any:
-    try:
-        from distributed import Client
-        from distributed import as_completed as finished
-    except ImportError:
-        raise InputError("--scheduler needs Dask: pip install 'backaction[scale]'") from None
-    try:
-        client = Client(scheduler, timeout="10s")
-    except (OSError, ValueError, TimeoutError) as error:
-        raise InputError(f"--scheduler {scheduler}: no Dask scheduler answers there ({type(error).__name__})") from None
+    client = connect(scheduler)
+    from distributed import as_completed as finished
+
     with client:
         futures = client.map(plan.block, pieces, pure=False)
         number_of = {f.key: i for f, i in zip(futures, numbers, strict=True)}

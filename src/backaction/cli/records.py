@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,6 +23,9 @@ from backaction.cli.common import (
     say,
 )  # fmt: skip
 from backaction.errors import CheckError, InputError
+
+if TYPE_CHECKING:
+    from backaction.simulation import Adc
 
 RecordFile = Annotated[
     str, typer.Argument(metavar="RECORD", help="A record: .h5, .npz, .raw, .bin, .trc; FILE:DATASET names one.")
@@ -85,54 +88,95 @@ def analyze(
 
 def track(
     experiment: ExperimentName,
-    record: RecordFile,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Track file, *.h5.")],
+    records: Annotated[
+        list[str], typer.Argument(metavar="RECORD...", help="Records: .h5, .zarr, .npz, .raw, .bin, .trc.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="*.h5 or *.zarr; for several records a folder.")],
     shot: Shot = None,
     dark: Dark = None,
     frame: Annotated[str, typer.Option("--frame", help="lab or rotating.")] = "rotating",
     every: Annotated[int | None, typer.Option("--every", help="Keep every N-th mean.")] = None,
+    estimate: Annotated[str, typer.Option("--estimate", help="filtered, smoothed or retrodicted.")] = "filtered",
+    modes: Annotated[
+        str | None, typer.Option("--modes", metavar="A,B", help="Modes, instead of the reported ones.")
+    ] = None,
+    start: Annotated[
+        str, typer.Option("--start", help="State before the record: unconditional or steady.")
+    ] = "unconditional",
+    ahead: Annotated[str, typer.Option("--ahead", metavar="TIME", help="Predict by so much, such as '5 us'.")] = "0",
+    demodulate: Annotated[
+        str | None, typer.Option("--demodulate", metavar="HZ:N", help="Track the baseband at HZ, N samples at a time.")
+    ] = None,
+    follow: Annotated[
+        str | None,
+        typer.Option("--follow", metavar="FIELD,...", help="Parameters that wander: estimate them in segments."),
+    ] = None,
+    segments: Annotated[int, typer.Option("--segments", min=4, help="Segments for --follow.")] = 20,
+    check: Annotated[bool, typer.Option("--check", help="Also test the prediction against the retrodiction.")] = False,
+    single: Annotated[bool, typer.Option("--single", help="Means in single precision.")] = False,
+    square_root: Annotated[
+        bool, typer.Option("--square-root", help="Covariance as a root: the hardest cases.")
+    ] = False,
+    innovations: Annotated[bool, typer.Option("--innovations/--no-innovations", help="Keep the innovations.")] = True,
+    scheduler: Annotated[str | None, typer.Option("--scheduler", metavar="ADDRESS", help="A Dask scheduler.")] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Threads, where there is no scheduler.")
+    ] = None,
     set_: Set = None,
     rate: Rate = None,
     sampling: SamplingRule = None,
     unit: Unit = None,
     scale: Scale = None,
 ) -> None:
-    """Track the conditional state through a record with the experiment's own values (no fit)."""
-    from dataclasses import replace
-
-    from backaction import consistency
-    from backaction.files import to_json
-    from backaction.shot_noise import calibrate
-    from backaction.tracking import track as run
+    """Track the conditional state through records with the experiment's own values (no fit)."""
+    from backaction import jobs
+    from backaction.units import number
 
     if frame not in ("lab", "rotating"):
         raise InputError(f"--frame {frame}: must be lab or rotating")
-    distinct([output], [experiment, record, shot, dark])
     if shot is None:
         raise InputError("track needs a shot-noise record (--shot R): without it the record has no quantum scale")
     chosen = load(experiment, set_)
     given = {"sample_rate_hz": rate, "sampling": sampling, "unit": unit, "scale": scale}
-    data = read(record, **given)
-    band = chosen.band_hz or (0.0, data.sample_rate_hz / 2)
-    electronic = float(chosen.detectors()[0].electronic_noise_sn) if chosen.detectors() else 0.0
-    dark_record = None if dark is None else read(dark, **given)
-    calibration = calibrate(data, read(shot, **given), dark_record, electronic, band)
+    job = jobs.Job(
+        chosen, shot, dark, {k: v for k, v in given.items() if v is not None}, frame, every, estimate,
+        None if modes is None else tuple(m.strip() for m in modes.split(",")), start, number(ahead, "s", "--ahead"),
+        None if demodulate is None else baseband(demodulate), single, square_root, innovations, check,
+        () if follow is None else tuple(n.strip() for n in follow.split(",")), segments,
+    )  # fmt: skip
+    if len(records) == 1 and not output.is_dir() and scheduler is None:
+        distinct([output], [experiment, *records, shot, dark])
+        with Progress("track") as progress:
+            found = jobs.track_file(job, records[0], str(output), progress)
+        for note in found.notes:
+            say(f"note: {note}")
+        for t in found.tests:
+            say(("" if t.passed else "FAILED: ") + t.sentence)
+        say(found.sentence)
+        if not found.passed:
+            raise CheckError("the model does not fit this record: do not take the track for its conditional state")
+        return
+    if output.suffix in (".h5", ".hdf5", ".zarr"):
+        raise InputError(f"-o {output}: {len(records)} records: name a folder")
+    output.mkdir(exist_ok=True)
+    stems = [Path(r.rpartition(":")[0] if ":" in r and not Path(r).exists() else r).stem for r in records]
+    outputs = [str(output / f"{s}.track.h5") for s in stems]
+    distinct(outputs, [experiment, *records, shot, dark])
     with Progress("track") as progress:
-        found = run(chosen, data, calibration, frame, every, lambda part: progress("filtering", part))  # type: ignore[arg-type]
-        found = replace(
-            found,
-            provenance=found.provenance
-            | {"experiment": to_json(chosen.resolved().to_dict(), None), "record": data.name},
-        )
-        found.save(output)
-    for warning in calibration.warnings:
-        say(f"warning: {warning}")
-    tests = consistency.innovation_tests(found, calibration, band)
-    for t in tests:
-        say(("" if t.passed else "FAILED: ") + t.sentence)
-    say(f"wrote {output}: {found.mean.shape[0]} means of {', '.join(found.modes)} every {found.time_step_s:.4g} s")
-    if not all(t.passed for t in tests):
-        raise CheckError("the model does not fit this record: do not take the track for its conditional state")
+        every_one = jobs.run(
+            job, records, outputs, scheduler, workers,
+            lambda outcome, count: progress(f"{count} of {len(records)} records", count / len(records)),
+        )  # fmt: skip
+    for found in every_one:
+        failed = [t.sentence for t in found.tests if not t.passed]
+        word = "checks failed" if failed and found.status == "done" else found.status
+        put(f"{word}  {found.record}: {'; '.join([found.sentence, *failed])}")
+    bad = [f for f in every_one if f.status == "failed"]
+    if bad:
+        raise InputError(f"{len(bad)} of {len(records)} records failed: {', '.join(f.record for f in bad)}")
+    unfit = [f.record for f in every_one if not f.passed]
+    if unfit:
+        raise CheckError(f"the model does not fit {len(unfit)} of {len(records)} records: {', '.join(unfit)}")
 
 
 def simulate(
@@ -144,31 +188,105 @@ def simulate(
     paths: Annotated[bool, typer.Option("--paths", help="Also store the true paths of the modes.")] = False,
     shot: Annotated[Path | None, typer.Option("--shot", help="Also write a shot-noise record here.")] = None,
     dark: Annotated[Path | None, typer.Option("--dark", help="Also write a dark record here.")] = None,
+    sampling: Annotated[str, typer.Option("--sampling", help="average or instantaneous.")] = "average",
+    front_end: Annotated[
+        list[str] | None, typer.Option("--front-end", metavar="HZ", help="A low-pass before the digitiser; repeatable.")
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option("--reference", metavar="HZ", help="Demodulate there: complex.")
+    ] = None,
+    adc: Annotated[
+        str | None, typer.Option("--adc", metavar="BITS:VOLTS", help="Integer counts, clipped at +- VOLTS.")
+    ] = None,
+    drift: Annotated[
+        list[str] | None,
+        typer.Option("--drift", metavar="FIELD=FROM:TO", help="A field that goes linearly from one value to another."),
+    ] = None,
     set_: Set = None,
 ) -> None:
-    """Simulate a record exactly, with seed and, on request, true paths and reference records."""
+    """Simulate a record exactly, with seed and, on request, true paths, drifts, an ADC, and reference records."""
+    from dataclasses import replace
+
+    import numpy as np
+
     from backaction.files import to_json
-    from backaction.formats.hdf5 import write
-    from backaction.simulation import reference
+    from backaction.formats.hdf5 import RecordFile, write
+    from backaction.records import Record
+    from backaction.simulation import ramp
+    from backaction.simulation import reference as blank
     from backaction.simulation import simulate as run
     from backaction.units import number
 
     if not 0 <= seed < 1 << 63:
         raise InputError(f"--seed {seed}: must be between 0 and 2^63 - 1")
+    if sampling not in ("average", "instantaneous"):
+        raise InputError(f"--sampling {sampling}: must be average or instantaneous")
     for path in (output, shot, dark):
         if path is not None and path.suffix not in (".h5", ".hdf5"):
             raise InputError(f"{path}: records are written as HDF5; name it *.h5")
     distinct([output, shot, dark], [experiment])
     chosen = load(experiment, set_)
     seconds, per_second = number(duration, "s", "--duration"), number(rate, "Hz", "--rate")
+    corners = tuple(number(f, "Hz", "--front-end") for f in front_end or [])
+    turned = None if reference is None else number(reference, "Hz", "--reference")
+    converter = None if adc is None else _adc(adc)
+    schedule = ramp(chosen, [_drift(text) for text in drift or []], seconds)
+    facts: dict[str, Any] = {
+        "seed": seed,
+        "experiment": to_json(chosen.to_dict(), None),
+        "schema": "backaction/record/1",
+    }
+    facts |= {"drift": "; ".join(drift)} if drift else {}
+    more: dict[str, Any] = {"front_end_hz": corners, "reference_hz": turned}
+    like = Record(np.zeros(2), max(per_second, 1e-300), sampling, "V", name=str(output), **more)  # type: ignore[arg-type]
+    kind = np.dtype(np.float32 if turned is None else np.complex64)
+    if converter is not None:
+        like, kind = replace(like, scale=converter.step_v, limits=converter.limits), converter.dtype
+    size = max(2, round(seconds * per_second)) if seconds > 0 and per_second > 0 else 2
     with Progress("simulate") as progress:
-        progress("drawing the record")
-        made = run(chosen, seconds, per_second, seed, paths=paths)
-        facts = {"seed": seed, "experiment": to_json(chosen.to_dict(), None), "schema": "backaction/record/1"}
-        extra = {} if made.paths is None else {"paths": made.paths}
-        write(output, made.record, facts | {"modes": list(made.modes)}, extra)
-        for kind, path in (("shot", shot), ("dark", dark)):
+        with RecordFile(output, like, size, kind, facts | {"modes": list(chosen.reported_modes())}) as file:
+            made = run(
+                chosen, seconds, per_second, seed, sampling, paths, corners,  # type: ignore[arg-type]
+                reference_hz=turned, schedule=schedule,
+                adc=converter, sink=file, progress=lambda part: progress("drawing the record", part),
+            )  # fmt: skip
+            if made.paths is not None:
+                file.add("paths", made.paths)
+        for name, path in (("shot", shot), ("dark", dark)):
             if path is not None:
-                progress(f"drawing the {kind} record")
-                write(path, reference(kind, chosen, seconds / 2, per_second, seed), facts, {})
-    say(f"wrote {output}: {made.record.size} samples at {per_second:g} Hz, seed {seed}")
+                progress(f"drawing the {name} record")
+                plain = blank(name, chosen, seconds / 2, per_second, seed, sampling, corners, turned, converter)  # type: ignore[arg-type]
+                write(path, plain, facts, {})
+    say(f"wrote {output}: {size} samples at {per_second:g} Hz, seed {seed}")
+
+
+def baseband(text: str) -> tuple[float, int]:
+    """HZ:N."""
+    from backaction.units import number
+
+    head, _, tail = text.rpartition(":")
+    try:
+        return number(head, "Hz", f"--demodulate {text}"), int(tail)
+    except ValueError:
+        raise InputError(f"--demodulate {text}: expected HZ:N, such as 1.37e6:32") from None
+
+
+def _adc(text: str) -> Adc:
+    from backaction.simulation import Adc
+    from backaction.units import number
+
+    head, _, tail = text.partition(":")
+    try:
+        bits = int(head)
+    except ValueError:
+        raise InputError(f"--adc {text}: expected BITS:VOLTS, such as 16:0.5") from None
+    return Adc(bits, number(tail or "1", "V", f"--adc {text}"))
+
+
+def _drift(text: str) -> tuple[str, float, float]:
+    field, _, values = text.partition("=")
+    low, _, high = values.partition(":")
+    try:
+        return field.strip(), float(low), float(high)
+    except ValueError:
+        raise InputError(f"--drift {text}: expected FIELD=FROM:TO, such as phase.angle_deg=177:183") from None

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from backaction.errors import InputError
-from backaction.formats import hdf5, lecroy, npz, raw
+from backaction.formats import hdf5, lecroy, npz, raw, zarr
 from backaction.records import Record
 
 READERS: dict[str, Callable[..., Record]] = {
     ".h5": hdf5.read,
     ".hdf5": hdf5.read,
+    ".zarr": zarr.read,
     ".npz": npz.read,
     ".trc": lecroy.read,
     ".raw": raw.read,
@@ -39,13 +40,13 @@ def read_record(path: str | Path, **given: Any) -> Record:
         head, _, tail = text.rpartition(":")
         if Path(head).exists():
             file, inner = Path(head), tail
-    if file.is_dir():
+    if file.is_dir() and file.suffix.lower() != ".zarr":
         raise InputError(f"{text}: is a folder, not a record")
-    if not file.is_file():
+    if not file.exists():
         raise InputError(f"{text}: no such file")
     if not os.access(file, os.R_OK):
         raise InputError(f"{text}: permission denied")
-    if file.stat().st_size == 0:
+    if file.is_file() and file.stat().st_size == 0:
         raise InputError(f"{text}: the file is empty")
     reader = READERS.get(file.suffix.lower())
     if reader is None:

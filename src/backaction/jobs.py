@@ -1,0 +1,283 @@
+"""Tracking record files: one or many, each on its own, here in threads or on a Dask scheduler.
+
+A file that is there already, made by the same call of the same record, is kept; a failure is told and does not stop the
+others; a run that was killed goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backaction import consistency, drift, nuisance, tracking
+from backaction._version import __version__
+from backaction.consistency import Line, Monitor, Test
+from backaction.currents import Demodulation
+from backaction.errors import BackactionError, InputError
+from backaction.experiment import Experiment
+from backaction.files import to_json
+from backaction.formats import read_record
+from backaction.matrices import Array
+from backaction.records import Record, Spectrum
+from backaction.scheduling import connect
+from backaction.shot_noise import calibrate
+from backaction.trackfile import read_track
+
+_HEAD = 1 << 24
+Say = Callable[[str, float | None], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to do with every file; plain data, so that it travels to a worker.
+
+    `given` is what the record files do not say; `follow` names parameters that are followed in `segments`.
+    """
+
+    experiment: Experiment
+    shot: str
+    dark: str | None = None
+    given: dict[str, Any] = field(default_factory=dict)
+    frame: str = "rotating"
+    every: int | None = None
+    estimate: str = "filtered"
+    modes: tuple[str, ...] | None = None
+    start: str = "unconditional"
+    ahead_s: float = 0.0
+    demodulate: tuple[float, int] | None = None
+    single: bool = False
+    square_root: bool = False
+    innovations: bool = True
+    check: bool = False
+    follow: tuple[str, ...] = ()
+    segments: int = 20
+
+    def key(self, record: str) -> str:
+        """Identifies the result: all options, this version, and the files' sizes and times."""
+        stamps = [_stamp(p) for p in (record, self.shot, self.dark) if p is not None]
+        options = {k: v for k, v in vars(self).items() if k != "experiment"}
+        text = to_json([__version__, self.experiment.resolved().to_dict(), options, stamps], None)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one record: `status` done, kept (made before) or failed; tests and sentences for people."""
+
+    record: str
+    output: str
+    status: str
+    sentence: str
+    tests: tuple[Test, ...] = ()
+    notes: tuple[str, ...] = ()
+    exit_code: int = 0
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check passed."""
+        return self.status != "failed" and all(t.passed for t in self.tests)
+
+
+def track_file(job: Job, record: str, output: str, say: Say | None = None) -> Outcome:
+    """Track one record file.
+
+    Raises
+    ------
+    BackactionError
+        As `tracking.track`, `shot_noise.calibrate` and the readers do.
+    """
+    tell: Say = say or (lambda text, part: None)
+    key = job.key(record)
+    if Path(output).exists() and _made_by(output, key):
+        return Outcome(record, output, "kept", f"{output} is there already, made by the same call")
+    experiment = job.experiment
+    data = read_record(record, **job.given)
+    shot = read_record(job.shot, **job.given)
+    dark = None if job.dark is None else read_record(job.dark, **job.given)
+    band = experiment.band_hz or _band(experiment, data)
+    electronic = float(np.real(experiment.detectors()[0].electronic_noise_sn)) if experiment.detectors() else 0.0
+    head = data if data.size <= _HEAD else data.part(0, _HEAD)
+    calibration = calibrate(head, shot, dark, electronic, band)
+    notes = list(calibration.warnings)
+    tests: list[Test] = []
+    schedule: drift.Schedule = []
+    if job.follow:
+        tell(f"following {', '.join(job.follow)}", None)
+        followed = drift.follow(replace(experiment, band_hz=band), data, calibration, job.follow, job.segments)
+        schedule = followed.schedule
+        notes += [f"constant parameters: {t.sentence}" for t in followed.before if t.name.startswith("drift")]
+        tests += [t for t in followed.after if t.name.startswith("drift")]
+        for j, name in enumerate(followed.names):
+            low, high = np.min(followed.values[:, j]), np.max(followed.values[:, j])
+            notes.append(
+                f"{name} between {low:.6g} and {high:.6g} in {job.segments} segments (+- {np.mean(followed.sd[:, j]):.2g}; "
+                f"wanders by {followed.wander[j]:.2g} over {followed.time_s:.2g} s)"
+            )
+    options: dict[str, Any] = {
+        "frame": job.frame, "estimate": job.estimate, "modes": job.modes, "start": job.start, "schedule": schedule,
+        "ahead_s": job.ahead_s, "demodulate": None if job.demodulate is None else Demodulation(*job.demodulate),
+        "single": job.single, "square_root": job.square_root,
+    }  # fmt: skip
+    watched = _Watch(band)
+    inputs = tracking.currents([data], [calibration.density], options["demodulate"])
+    if job.estimate != "retrodicted":
+        watched.prepare(tracking.setup(experiment, inputs, start=job.start), data.size // inputs.factor)  # type: ignore[arg-type]
+    facts = {
+        "experiment": to_json(experiment.resolved().to_dict(), None), "record": data.name, "job": key,
+        "shot_noise_density": calibration.density,
+    }  # fmt: skip
+    if schedule:
+        facts["schedule"] = to_json(
+            [[t, {n: float(np.real(e.value(n))) for n in job.follow}] for t, e in schedule], None
+        )
+    found = tracking.track(
+        experiment, data, calibration, every=job.every, progress=lambda part: tell("filtering", part), output=output,
+        innovations=job.innovations, monitor=watched, facts=facts, **options,
+    )  # fmt: skip
+    if watched.monitor is not None:
+        tests += consistency.innovation_tests(watched.monitor, calibration, band)
+        lines = watched.lines()
+        notes += [f"unexplained noise at {x.frequency_hz / 1e3:.6g} kHz ({x.excess:.3g} x)" for x in lines]
+        notes += [f"it may enter {p.place}; as TOML:\n{p.toml}" for p in nuisance.proposals(experiment, lines)]
+        if lines:
+            notes.append("V_c of this track is not that of the system: say where the lines enter, and track again")
+    if job.estimate == "filtered" and found.modes == experiment.reported_modes() and not job.ahead_s:
+        lost = nuisance.costs(experiment)
+        if lost:
+            notes.append(
+                f"technical noise costs {lost[0].loss:.4f} of {lost[0].variance:.4f}: {', '.join(map(str, lost[:6]))}"
+            )
+    if job.check and job.estimate == "filtered":
+        tell("retrodicting", None)
+        tests.append(check(experiment, data, calibration, options | {"single": False, "square_root": False}))
+    if found.missing or found.clipped:
+        notes.append(f"{found.missing} samples missing, {found.clipped} clipped: predicted through")
+    sentence = (
+        f"wrote {output}: {found.mean.shape[-2]} means of {', '.join(found.modes)} every {found.time_step_s:.4g} s"
+    )
+    return Outcome(record, output, "done", sentence, tuple(tests), tuple(notes), 0)
+
+
+def check(experiment: Experiment, record: Record, calibration: Any, options: dict[str, Any] | None = None) -> Test:
+    """Prediction against retrodiction on (at most the first 2^22 samples of) a record."""
+    head = record if record.size <= 1 << 22 else record.part(0, 1 << 22)
+    used = {k: v for k, v in (options or {}).items() if k in ("demodulate", "schedule")}
+    found = [
+        tracking.track(experiment, head, calibration, "lab", _step(used), estimate=e, innovations=False, **used)  # type: ignore[arg-type]
+        for e in ("filtered", "retrodicted")
+    ]
+    return consistency.agreement_test(consistency.prediction_retrodiction(found[0], found[1]))
+
+
+def _step(options: dict[str, Any]) -> int:
+    return 1 if options.get("demodulate") is not None else 16
+
+
+def run(
+    job: Job,
+    records: Sequence[str],
+    outputs: Sequence[str],
+    scheduler: str | None = None,
+    workers: int | None = None,
+    progress: Callable[[Outcome, int], None] | None = None,
+) -> list[Outcome]:
+    """Track many record files independently, in threads here or on a Dask scheduler; failures become outcomes.
+
+    `progress` is called with each outcome as it comes and how many are there.
+    """
+    done: dict[int, Outcome] = {}
+
+    def arrived(i: int, outcome: Outcome) -> None:
+        done[i] = outcome
+        if progress:
+            progress(outcome, len(done))
+
+    if scheduler is not None:
+        client = connect(scheduler)
+        from distributed import as_completed as finished
+
+        with client:
+            futures = client.map(_isolated, [job] * len(records), list(records), list(outputs), pure=False)
+            number_of = {f.key: i for i, f in enumerate(futures)}
+            for future, outcome in finished(futures, with_results=True):
+                arrived(number_of[future.key], outcome)
+    else:
+        pool = ThreadPoolExecutor(max(1, workers or os.cpu_count() or 1))
+        try:
+            waiting = {
+                pool.submit(_isolated, job, r, o): i for i, (r, o) in enumerate(zip(records, outputs, strict=True))
+            }
+            for future in as_completed(waiting):
+                arrived(waiting[future], future.result())
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+    return [done[i] for i in range(len(records))]
+
+
+def _isolated(job: Job, record: str, output: str) -> Outcome:
+    try:
+        return track_file(job, record, output)
+    except BackactionError as error:
+        return Outcome(record, output, "failed", str(error), exit_code=error.exit_code)
+    except (OSError, MemoryError, ArithmeticError, np.linalg.LinAlgError) as error:
+        return Outcome(record, output, "failed", f"{record}: {error}", exit_code=2)
+
+
+class _Watch:
+    """A `Monitor` that is made when the predicted variance is known."""
+
+    def __init__(self, band_hz: tuple[float, float]) -> None:
+        self.band, self.monitor = band_hz, None  # type: tuple[float, float], Monitor | None
+
+    def prepare(self, made: tracking.Setup, size: int) -> None:
+        steady = tracking.Stage(made.schedule[0][1], made.plan).steady
+        rate = 1 / made.currents.interval_s
+        if steady is None or size < 4096 or made.currents.complex:
+            return
+        variance = float(steady.innovation[0, 0]) * made.currents.interval_s / 0.5
+        band = (self.band[0], min(self.band[1], 0.48 * rate))
+        segments = int(np.clip(size // 20_000, 4, 20))
+        self.monitor = Monitor(rate, size, variance, band, segments)
+
+    def __call__(self, start: int, innovation: Array) -> None:
+        if self.monitor is not None:
+            self.monitor(start, innovation)
+
+    def lines(self) -> list[Line]:
+        """Residual lines within the band."""
+        assert self.monitor is not None
+        f, density, averages = self.monitor.spectrum(2048)
+        if f.size < 16:
+            return []
+        spectrum = Spectrum(f, density, averages, float(f[1] - f[0]), "1")
+        return consistency.residual_lines(spectrum, np.ones(f.size))
+
+
+def _band(experiment: Experiment, record: Record) -> tuple[float, float]:
+    f = np.abs(tracking.mode_frequencies(experiment.system, experiment.reported_modes()))
+    return float(0.9 * np.min(f)), float(min(1.1 * np.max(f), 0.48 * record.sample_rate_hz))
+
+
+def _stamp(path: str) -> tuple[str, int, int]:
+    file = Path(path)
+    if not file.exists() and ":" in path:
+        file = Path(path.rpartition(":")[0])
+    try:
+        status = file.stat()
+    except OSError:
+        return str(file.absolute()), -1, -1
+    return str(file.absolute()), status.st_size, status.st_mtime_ns
+
+
+def _made_by(output: str, key: str) -> bool:
+    try:
+        return bool(read_track(output)[1].get("job") == key)
+    except InputError:
+        return False
