@@ -35,7 +35,9 @@ class Demodulation:
 class Currents:
     """How samples (T,), or (T, q) for q real currents, become inputs of a filter.
 
-    `gain`, `offset` (q each): y = gain * sample + offset. `limits` are those of the stored samples.
+    `gain`, `offset` (q each): y = gain * sample + offset. `limits` are those of the stored samples. `groups`: where currents
+    have different rates, how many samples of each stand for one sample of the slowest; these are the filter's currents,
+    and `digitiser` is that of the fastest.
     """
 
     digitiser: Digitiser
@@ -44,6 +46,7 @@ class Currents:
     start_s: float = 0.0
     limits: tuple[float, float] | None = None
     demodulate: Demodulation | None = None
+    groups: tuple[int, ...] = ()
 
     @property
     def complex(self) -> bool:
@@ -58,7 +61,7 @@ class Currents:
     @property
     def interval_s(self) -> float:
         """Time between samples of the filter."""
-        return self.factor / self.digitiser.sample_rate_hz
+        return self.factor * max(self.groups, default=1) / self.digitiser.sample_rate_hz
 
     @property
     def affine(self) -> tuple[float, float]:
@@ -70,6 +73,8 @@ class Currents:
         if self.complex and len(system.currents) != 1:
             raise InputError(f"demodulated records: one current each, the experiment has {list(system.currents)}")
         model = discretise(system, *self.digitiser)
+        if self.groups:
+            return lifted(model, _groups(self.groups))
         if self.demodulate is None:
             return model
         return lifted(model, demodulation(self.digitiser.sample_rate_hz, self.demodulate.reference_hz, self.factor))
@@ -140,11 +145,19 @@ def currents(records: Sequence[Record], densities: Sequence[float], demodulate: 
         If the records do not fit together, or what is needed of a complex record is missing.
     """
     first = records[0]
-    for other in records[1:]:
-        if other.digitiser != first.digitiser or other.size != first.size or other.start_s != first.start_s:
-            raise InputError(
-                f"{other.name}: taken otherwise than {first.name} (rate, sampling, length, start must agree)"
-            )
+    fastest = max(records, key=lambda r: r.sample_rate_hz)
+    slowest = min(r.sample_rate_hz for r in records)
+    groups = tuple(round(r.sample_rate_hz / slowest) for r in records)
+    for other, m in zip(records, groups, strict=True):
+        alike = other.digitiser._replace(sample_rate_hz=0) == first.digitiser._replace(sample_rate_hz=0)
+        if not alike or other.start_s != first.start_s or other.shots != first.shots:
+            raise InputError(f"{other.name}: taken otherwise than {first.name} (sampling, front end, start must agree)")
+        if m == 1 and max(groups) == 1 and other.size != first.size:
+            raise InputError(f"{other.name}: {other.size} samples, {first.name} has {first.size}")
+        if abs(m * slowest / other.sample_rate_hz - 1) > 1e-9 or max(groups) % m:
+            raise InputError(f"{other.name}: rate {other.sample_rate_hz:g} Hz is no whole multiple of {slowest:g} Hz")
+    if max(groups) > 1 and (first.sampling != "average" or first.front_end_hz or first.is_complex):
+        raise InputError("records of different rates: only interval averages without a front end")
     if first.is_complex and first.reference_hz is None:
         raise InputError(f"{first.name}: complex (demodulated) samples without 'reference_hz', the lock-in's reference")
     if not first.is_complex and first.reference_hz is not None:
@@ -162,7 +175,29 @@ def currents(records: Sequence[Record], densities: Sequence[float], demodulate: 
         gains.append(g * r.scale)
         # a lock-in's output has no offset of its own
         offsets.append(0.0 if r.is_complex else g * (r.offset - mean_level(r)))
-    return Currents(first.digitiser, np.array(gains), np.array(offsets), first.start_s, first.limits, demodulate)
+    several = groups if max(groups) > 1 else ()
+    if several:
+        gains, offsets = (np.repeat(v, groups).tolist() for v in (gains, offsets))
+    limits = first.limits if len(records) == 1 else None
+    return Currents(fastest.digitiser, np.array(gains), np.array(offsets), first.start_s, limits, demodulate, several)
+
+
+def length(records: Sequence[Record], inputs: Currents) -> int:
+    """Samples of the filter that the records hold."""
+    groups = inputs.groups or (1,) * len(records)
+    return min(r.size // m for r, m in zip(records, groups, strict=True)) // inputs.factor
+
+
+def _groups(groups: tuple[int, ...]) -> Array:
+    """Weights for `lifted`: of current i, m_i means over m/m_i of the fastest's m intervals."""
+    m, q = max(groups), len(groups)
+    W = np.zeros((m, sum(groups), q))
+    row = 0
+    for i, count in enumerate(groups):
+        for k in range(count):
+            W[k * m // count : (k + 1) * m // count, row, i] = count / m
+            row += 1
+    return W
 
 
 def mean_level(record: Record) -> float:
@@ -183,16 +218,25 @@ def mean_level(record: Record) -> float:
     return total / count
 
 
-def stored(records: Sequence[Record], start: int, stop: int, shot: int = 0) -> Array:
-    """Samples [start, stop) as stored, (T,) or (T, q) for several records; what lies in a gap is NaN."""
+def stored(records: Sequence[Record], start: int, stop: int, shot: int = 0, groups: tuple[int, ...] = ()) -> Array:
+    """Samples [start, stop) as stored, (T,) or (T, q) for several records; what lies in a gap is NaN.
+
+    With `groups` start and stop count samples of the slowest record.
+    """
     parts = []
-    for r in records:
-        raw = r.source[shot, start:stop] if len(r.source.shape) == 2 else r.source[start:stop]
-        raw = np.asarray(raw)
-        inside = [(max(a, start) - start, min(b, stop) - start) for a, b in r.gaps if a < stop and b > start]
+    for r, m in zip(records, groups or (1,) * len(records), strict=True):
+        a, b = start * m, stop * m
+        raw = np.asarray(r.source[shot, a:b] if len(r.source.shape) == 2 else r.source[a:b])
+        inside = [(max(x, a) - a, min(y, b) - a) for x, y in r.gaps if x < b and y > a]
         if inside:
             raw = raw.astype(np.complex128 if r.is_complex else np.float64)
-            for a, b in inside:
-                raw[a:b] = np.nan
-        parts.append(raw)
-    return parts[0] if len(parts) == 1 else np.stack(parts, axis=-1)
+            for x, y in inside:
+                raw[x:y] = np.nan
+        if len(records) > 1:  # each record has limits of its own
+            limits = r.limits or (
+                (np.iinfo(raw.dtype).min, np.iinfo(raw.dtype).max) if raw.dtype.kind in "iu" else None
+            )
+            if limits is not None:
+                raw = np.where((raw <= limits[0]) | (raw >= limits[1]), np.nan, raw)
+        parts.append(raw.reshape(stop - start, m))
+    return parts[0][:, 0] if len(parts) == 1 else np.concatenate(parts, axis=1)

@@ -203,10 +203,6 @@ def averaged_spectrum(record: Record, resolution_hz: float, taper: float = 0.1) 
     InputError
         If the record is too short for the resolution.
     """
-    if record.is_complex:
-        raise InputError(
-            f"{record.name}: complex (demodulated) records have no spectrum here yet; give the raw current"
-        )
     fs = record.sample_rate_hz
     wanted = int(np.ceil(8 * fs / resolution_hz))
     length = min(record.size, max(_SEGMENT, wanted))
@@ -221,18 +217,29 @@ def averaged_spectrum(record: Record, resolution_hz: float, taper: float = 0.1) 
             f"{record.name}: too short for a resolution of {resolution_hz:g} Hz: needs {wanted} contiguous samples "
             f"({wanted / fs:.3g} s), has {record.size}"
         )
-    bins = int(np.floor(fs / 2 / resolution_hz)) + 1
+    if record.is_complex and record.reference_hz is None:
+        raise InputError(
+            f"{record.name}: complex (demodulated) samples without 'reference_hz', the lock-in's reference"
+        )
+    low = fs / 2 if record.is_complex else 0.0  # what is added to a frequency so that it counts from zero
+    bins = int(np.floor((fs / 2 + low) / resolution_hz)) + 1
     total, count = np.zeros(bins), np.zeros(bins)
     for x in pieces:
         w = _tukey(len(x), taper)
-        power = np.abs(np.fft.rfft((x - np.mean(x)) * w)) ** 2 / (fs * np.sum(w * w))
-        f = np.fft.rfftfreq(len(x), 1 / fs)
-        index = np.minimum((f / resolution_hz + 1e-9).astype(int), bins - 1)
+        if record.is_complex:
+            power = np.abs(np.fft.fft(x * w)) ** 2 / (fs * np.sum(w * w))
+            f = np.fft.fftfreq(len(x), 1 / fs)
+        else:
+            power = np.abs(np.fft.rfft((x - np.mean(x)) * w)) ** 2 / (fs * np.sum(w * w))
+            f = np.fft.rfftfreq(len(x), 1 / fs)
+        index = np.minimum(((f + low) / resolution_hz + 1e-9).astype(int), bins - 1)
         total += np.bincount(index, power, bins)
         count += np.bincount(index, minlength=bins)
     keep = slice(1, max(2, bins - 2))
     density = total[keep] / np.maximum(count[keep], 1)
-    centres = ((np.arange(bins) + 0.5) * resolution_hz - fs / 2 / max(1, length))[keep]
+    centres = ((np.arange(bins) + 0.5) * resolution_hz - fs / 2 / max(1, length))[keep] - low
+    if record.reference_hz is not None:
+        centres = centres + record.reference_hz  # of the current before it was demodulated
     raw = round(resolution_hz * length / fs)
     averages = float(np.median(count[keep])) * _efficiency(_tukey(length, taper), raw)
     return Spectrum(centres, density, averages, resolution_hz, f"{record.unit}^2/Hz")

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from backaction.currents import Currents, Demodulation, currents, stored
+from backaction.currents import Currents, Demodulation, currents, length, stored
 from backaction.errors import InputError, ModelError, nearest
 from backaction.experiment import Experiment
 from backaction.files import to_json
@@ -123,7 +123,7 @@ def setup(
     if frame not in ("lab", "rotating"):
         raise InputError(f"frame = '{frame}': must be lab or rotating")
     system = experiment.system
-    q = 1 if inputs.complex else inputs.gain.size
+    q = 1 if inputs.complex else len(inputs.groups) or inputs.gain.size
     if len(system.currents) != q:
         raise InputError(
             f"{experiment.name}: its currents are {', '.join(system.currents) or 'none'}; tracking was given {q} record(s)"
@@ -352,7 +352,7 @@ def track(
         raise InputError(f"estimate = '{estimate}': ahead_s, single and square_root are for filtered estimates")
     inputs = currents(records, densities, demodulate)
     made = setup(experiment, inputs, frame, every, modes, start, schedule, ahead_s, single, square_root)
-    size = records[0].size // inputs.factor
+    size = length(records, inputs)
     rows = size // made.plan.every
     if rows < 1:
         raise InputError(f"every = {made.plan.every}: must be between 1 and the {size} samples of the record")
@@ -451,7 +451,7 @@ def _pushed(tracker: Tracker, records: Sequence[Record], shot: int, size: int) -
     begin = tracker.position
     for start in range(begin, size, step):
         stop = min(size, start + step)
-        piece = tracker.push(stored(records, start, stop, shot))
+        piece = tracker.push(stored(records, start, stop, shot, tracker.setup.currents.groups))
         if stop == size:
             yield piece
             piece = tracker.flush()
@@ -471,7 +471,7 @@ def _fetcher(
 ) -> Callable[[int, int], tuple[Array, Array | None]]:
     def fetch(start: int, stop: int) -> tuple[Array, Array | None]:
         first = start * inputs.factor
-        u, ok, _, _ = inputs.take(stored(records, first, stop * inputs.factor, shot), first)
+        u, ok, _, _ = inputs.take(stored(records, first, stop * inputs.factor, shot, inputs.groups), first)
         return u, ok
 
     return fetch
