@@ -6,8 +6,9 @@ periodograms without taper: independent Gamma(N) bins.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from backaction import entanglement
 from backaction.derivatives import stepped
 from backaction.errors import InputError
 from backaction.experiment import Experiment
+from backaction.files import packed, unpacked
 from backaction.matrices import Array
 from backaction.records import Digitiser, Record, Spectrum, averaged_spectrum, chi_square_p, gamma_normal_scores
 from backaction.sampling import discretise, spectrum_and_slope
@@ -127,6 +129,21 @@ class Monitor:
         self.in_band[k] = power[self._inside].reshape(-1, self.raw_band).mean(axis=1)
         self.whole[k] = power[self._whole].reshape(-1, self.raw_whole).mean(axis=1)
 
+    def state(self) -> dict[str, Any]:
+        """What is known so far, as plain data; a segment that is not complete yet is given up."""
+        kept = {k: packed(getattr(self, k)) for k in ("in_band", "whole", "square", "count")}
+        return kept
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Go on from a `state()`."""
+        for key, value in saved.items():
+            setattr(self, key, unpacked(value))
+
+    @property
+    def complete(self) -> Array:
+        """The segments whose periodogram is there."""
+        return np.flatnonzero(np.any(self.whole, axis=1))
+
     @property
     def relative_variance(self) -> Array:
         """Measured over predicted variance in each segment."""
@@ -137,8 +154,9 @@ class Monitor:
         group = max(1, self.frequency_hz.size // bins)
         use = self.frequency_hz.size - self.frequency_hz.size % group
         f = self.frequency_hz[:use].reshape(-1, group).mean(axis=1)
-        density = self.in_band[:, :use].mean(axis=0).reshape(-1, group).mean(axis=1)
-        return f, density, float(self.segments * self.raw_band * group)
+        there = self.complete
+        density = self.in_band[there, :use].mean(axis=0).reshape(-1, group).mean(axis=1)
+        return f, density, float(there.size * self.raw_band * group)
 
 
 def innovation_spectrum(track: Track, resolution_hz: float) -> Spectrum:
@@ -178,10 +196,13 @@ def innovation_tests(
         )
     ]
     band = f"within {band_hz[0] / 1e3:.6g}..{band_hz[1] / 1e3:.6g} kHz"
-    whole = m.whole.mean(axis=0)
+    there = m.complete
+    if not there.size:
+        raise InputError("no innovations were seen: too short a record for the test")
+    whole = m.whole[there].mean(axis=0)
     _, flat, averages = m.spectrum(200)
     for name, density, count, where in (
-        ("innovation whiteness", whole, float(m.segments * m.raw_whole), "over the whole spectrum"),
+        ("innovation whiteness", whole, float(there.size * m.raw_whole), "over the whole spectrum"),
         ("innovation flatness in band", flat, averages, band),
     ):
         level = density / np.mean(density)
@@ -206,7 +227,8 @@ def _steady_in_time(m: Monitor, band: str) -> Test:
     """Chi-square of the band's power in (segment, frequency) cells about its mean over time."""
     columns = min(20, m.frequency_hz.size)
     group = m.frequency_hz.size // columns
-    cells = m.in_band[:, : columns * group].reshape(m.segments, columns, group).mean(axis=2)
+    there = m.complete
+    cells = m.in_band[there, : columns * group].reshape(there.size, columns, group).mean(axis=2)
     scores = gamma_normal_scores(cells / cells.mean(axis=0), float(m.raw_band * group))
     p = chi_square_p(scores, columns)
     value = float(np.sum(scores**2) / (scores.size - columns))
@@ -214,7 +236,7 @@ def _steady_in_time(m: Monitor, band: str) -> Test:
     return Test(
         "innovations in time", p >= 1e-3, value, p,
         f"innovations {band} are {good} (p = {p:.2g}; chi-square {value:.3f} per degree of freedom in "
-        f"{m.segments} x {columns} cells)",
+        f"{there.size} x {columns} cells)",
     )  # fmt: skip
 
 

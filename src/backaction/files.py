@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,3 +61,15 @@ def to_json(document: Any, indent: int | None = 2) -> str:
 def provenance(**more: Any) -> dict[str, Any]:
     """Version and whatever else identifies a result."""
     return {"backaction": __version__, **more}
+
+
+def packed(array: Any) -> dict[str, Any]:
+    """An array as plain JSON data, exactly."""
+    a = np.ascontiguousarray(array)
+    return {"dtype": a.dtype.str, "shape": list(a.shape), "data": base64.b64encode(a.tobytes()).decode()}
+
+
+def unpacked(saved: Mapping[str, Any]) -> Any:
+    """The array that was `packed`."""
+    data = np.frombuffer(base64.b64decode(saved["data"]), dtype=np.dtype(saved["dtype"]))
+    return data.reshape(saved["shape"]).copy()

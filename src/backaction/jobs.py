@@ -24,6 +24,7 @@ from backaction.errors import BackactionError, InputError
 from backaction.experiment import Experiment
 from backaction.files import to_json
 from backaction.formats import read_record
+from backaction.kalman import Stage
 from backaction.matrices import Array
 from backaction.records import Record, Spectrum
 from backaction.scheduling import connect
@@ -237,7 +238,7 @@ class _Watch:
         self.band, self.monitor = band_hz, None  # type: tuple[float, float], Monitor | None
 
     def prepare(self, made: tracking.Setup, size: int) -> None:
-        steady = tracking.Stage(made.schedule[0][1], made.plan).steady
+        steady = Stage(made.schedule[0][1], made.plan).steady
         rate = 1 / made.currents.interval_s
         if steady is None or size < 4096 or made.currents.complex:
             return

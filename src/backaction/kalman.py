@@ -37,7 +37,7 @@ class Plan:
     """What a filter returns: x^ through `read` (p, n) every `every` samples, from samples u with y = scale u + offset.
 
     With `single` the means and innovations of long steady stretches are written in single precision. `ahead` steps the
-    state forward: the prediction for that many samples later.
+    state forward: the prediction for that many samples later. Without `likelihood` steady stretches skip the innovations.
     """
 
     read: Array
@@ -47,6 +47,7 @@ class Plan:
     ahead: int = 0
     single: bool = False
     square_root: bool = False
+    likelihood: bool = True
 
     @property
     def block(self) -> int:
@@ -107,7 +108,7 @@ class Stage:
         """Means (every sample) and innovations, or innovations and ends of `every` samples."""
         f, plan = self._steady(), self.plan
         A, B = f.closed_loop, f.gain
-        outputs = [(-self.whitening @ f.model.H, self.whitening)]
+        outputs = [(-self.whitening @ f.model.H, self.whitening)] if plan.likelihood else []
         if plan.every == 1:
             outputs.append((self.read @ A, self.read @ B))
         kinds = [np.float32 if plan.single else np.float64] * len(outputs)
@@ -226,22 +227,36 @@ class Filter:
         self.stages = [Stage(m, plan) for _, m in schedule]
         self.starts, self.plan, self.state = starts, plan, state
 
+    @property
+    def innovation_type(self) -> type:
+        """Of the innovations."""
+        return np.float32 if self.plan.single else np.float64
+
+    @property
+    def mean_type(self) -> type:
+        """Of the means."""
+        return np.float32 if self.plan.single and self.plan.every == 1 else np.float64
+
     def stage_at(self, sample: int) -> Stage:
         """The model that holds at a sample."""
         return self.stages[int(np.searchsorted(self.starts, sample, side="right")) - 1]
 
-    def advance(self, u: Array, ok: Array | None = None) -> Piece:
+    def advance(
+        self, u: Array, ok: Array | None = None, mean: Array | None = None, innovation: Array | None = None
+    ) -> Piece:
         """Filter the next samples u (T,) or (T, q), `ok` alike (None: none is missing).
 
-        All chunks but the last must be multiples of `plan.block` long, for results that do not depend on the cuts.
+        All chunks but the last must be multiples of `plan.block` long, for results that do not depend on the cuts. `mean`
+        and `innovation` are filled where they are given (their types: `mean_type`, `innovation_type`).
         """
         plan, start, q = self.plan, self.state.position, self.stages[0].model.H.shape[0]
         u = u.reshape(len(u), q)
         stop = start + len(u)
         outputs = stop // plan.every - start // plan.every
-        kind = np.float32 if plan.single else np.float64
-        innovation = np.empty((len(u), q), dtype=kind)
-        mean = np.empty((outputs, len(plan.read)), dtype=kind if plan.every == 1 else np.float64)
+        if innovation is None:
+            innovation = np.empty((len(u) if plan.likelihood else 0, q), dtype=self.innovation_type)
+        if mean is None:
+            mean = np.empty((outputs, len(plan.read)), dtype=self.mean_type)
         rows: list[Array] = [np.empty(0, dtype=np.int64)]
         exact: list[Array] = [np.empty((0, len(plan.read), len(plan.read)))]
         for a, b, steady in self._runs(start, stop, ok):
@@ -249,13 +264,13 @@ class Filter:
             at = slice(a // plan.every - start // plan.every, b // plan.every - start // plan.every)
             stage = self.stage_at(a)
             if steady:
-                self._steady(stage, u[part], innovation[part], mean[at], a)
+                self._steady(stage, u[part], innovation[part] if plan.likelihood else None, mean[at], a)
                 if stage is not self.stages[0]:
                     rows.append(np.arange(at.start, at.stop))
                     exact.append(np.broadcast_to(stage.covariance, (at.stop - at.start, *stage.covariance.shape)))
                 continue
             there = None if ok is None else ok.reshape(u.shape)[part]
-            xs, Ps, _ = self._varying(stage, u[part], there, innovation[part])
+            xs, Ps, _ = self._varying(stage, u[part], there, innovation[part] if plan.likelihood else None)
             pick = np.flatnonzero((np.arange(a, b) + 1) % plan.every == 0)
             mean[at] = xs[pick] @ stage.read.T
             rows.append(np.arange(at.start, at.stop))
@@ -320,31 +335,34 @@ class Filter:
             self.state.P = scaled_root(self.state.P)
         self.state.settled, self.state.since = False, 0
 
-    def _steady(self, stage: Stage, u: Array, innovation: Array, mean: Array, first: int) -> None:
+    def _steady(self, stage: Stage, u: Array, innovation: Array | None, mean: Array, first: int) -> None:
         plan, x = self.plan, self.state.x
+        seen = [] if innovation is None else [innovation]
         if plan.every == 1:
-            self.state.x = stage.forward.run(u, x, [innovation, mean])
+            self.state.x = stage.forward.run(u, x, [*seen, mean])
         else:
             stride = plan.every if plan.block % plan.every == 0 else plan.block
             ends = np.empty((len(u) // stride, len(x)))
-            self.state.x = stage.forward.run(u, x, [innovation], ends, stride)
+            self.state.x = stage.forward.run(u, x, seen, ends, stride)
             last = first + stride * (1 + np.arange(len(ends)))
             mean[:] = ends[last % plan.every == 0] @ stage.read.T
         self._count(stage, innovation, first + len(u))
 
-    def _count(self, stage: Stage, innovation: Array, position: int) -> None:
-        f, state = stage.steady, self.state
-        assert f is not None
-        size = innovation.shape[0]
+    def _count(self, stage: Stage, innovation: Array | None, position: int) -> None:
+        state = self.state
+        size = position - state.position
+        state.position, state.since = position, state.since + size
+        if innovation is None:
+            state.log_likelihood = np.nan
+            return
         flat = innovation.reshape(-1)
         square = float(np.dot(flat, flat)) / float(stage.white[0, 0]) ** 2
         log_det = float(np.sum(np.log(np.diag(stage._innovation_root))))
         state.log_likelihood -= 0.5 * square + size * (log_det + 0.5 * innovation.shape[1] * np.log(2 * np.pi))
         state.seen += innovation.size
-        state.position, state.since = position, state.since + size
 
     def _varying(
-        self, stage: Stage, u: Array, ok: Array | None, innovation: Array, keep: bool = False
+        self, stage: Stage, u: Array, ok: Array | None, innovation: Array | None, keep: bool = False
     ) -> tuple[Array, Array, tuple[Array, ...]]:
         """The exact step for every sample; returns states and covariances after each, and the smoother's matrices."""
         state, m, plan = self.state, stage.model, self.plan
@@ -372,7 +390,8 @@ class Filter:
             settled = self._is_settled(stage, state.P)
             if plan.square_root:  # a short last block of a settled filter
                 Ps = scaled_root(Ps)
-        innovation[:] = e
+        if innovation is not None:
+            innovation[:] = e
         state.log_likelihood += float(gained)
         state.seen += int(present.sum())
         state.position += T

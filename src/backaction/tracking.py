@@ -7,192 +7,31 @@
 
 from __future__ import annotations
 
-import base64
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from backaction.currents import Currents, Demodulation, currents, length, stored
-from backaction.errors import InputError, ModelError, nearest
+from backaction.errors import InputError
 from backaction.experiment import Experiment
-from backaction.files import to_json
-from backaction.kalman import Filter, Piece, Plan, Stage, State, scaled_root
-from backaction.matrices import Array, symmetric
+from backaction.files import packed, to_json, unpacked
+from backaction.kalman import Filter, Piece, Stage, State
+from backaction.matrices import Array
 from backaction.records import Record
 from backaction.response import VACUUM
-from backaction.sampling import SampledModel, SteadyFilter, discrete_lyapunov, discretise, steady_filter
+from backaction.setups import Schedule, Setup, Start, mode_frequencies, rotated, sampled_filter, setup
 from backaction.shot_noise import Calibration
 from backaction.smoothing import retrodict, smooth
-from backaction.state import GaussianState
-from backaction.steady import unconditional
-from backaction.system import LinearSystem
 from backaction.trackfile import TrackFile
 from backaction.tracks import FrameName, Track, attributes, load_track
 
 Estimate = Literal["filtered", "smoothed", "retrodicted"]
-Start = Literal["unconditional", "steady"] | GaussianState
-Schedule = Sequence[tuple[float, Experiment]]
 _CHUNK = 1 << 20
-
-
-def sampled_filter(system: LinearSystem, record: Record) -> SteadyFilter:
-    """The steady filter of `system` for the rate and sampling rule of `record`.
-
-    Raises
-    ------
-    ModelError
-        If there is none.
-    """
-    return steady_filter(discretise(system, *record.digitiser))
-
-
-def mode_frequencies(system: LinearSystem, modes: tuple[str, ...]) -> Array:
-    """Signed frequency in Hz of the pole that lives mostly in each mode; negative for a negative mass."""
-    values, vectors = np.linalg.eig(system.A)
-    out = []
-    for name in modes:
-        where = system.mode(name)
-        share = np.sum(np.abs(vectors[where]) ** 2, axis=0) / np.sum(np.abs(vectors) ** 2, axis=0)
-        pole = values[int(np.argmax(share))]
-        first, second = where.start, min(where.start + 1, where.stop - 1)
-        sign = np.sign(system.A[first, second] - system.A[second, first]) or 1.0
-        out.append(float(sign * abs(pole.imag) / (2 * np.pi)))
-    return np.array(out)
-
-
-@dataclass(frozen=True, eq=False)
-class Setup:
-    """Everything that a track is made with: models in time, inputs, what is read out and in which frame."""
-
-    experiment: Experiment
-    modes: tuple[str, ...]
-    currents: Currents
-    schedule: list[tuple[int, SampledModel]]
-    plan: Plan
-    frame: FrameName
-    rotation_hz: tuple[float, ...]
-    state: State
-
-    @property
-    def first_s(self) -> float:
-        """Time of the first mean."""
-        return self.currents.start_s + self.plan.every * self.currents.interval_s + self.ahead_s
-
-    @property
-    def step_s(self) -> float:
-        """Time between means."""
-        return self.plan.every * self.currents.interval_s
-
-    @property
-    def ahead_s(self) -> float:
-        """How far ahead of the record the means predict."""
-        return self.plan.ahead * self.currents.interval_s
-
-    def turned(self, mean: Array, row: int) -> Array:
-        """Means from row number `row` on, in the frame that is asked for."""
-        if self.frame == "lab":
-            return mean
-        times = self.first_s + self.step_s * (row + np.arange(len(mean)))
-        return rotated(mean, times, self.rotation_hz).astype(mean.dtype, copy=False)
-
-
-def setup(
-    experiment: Experiment,
-    inputs: Currents,
-    frame: FrameName = "rotating",
-    every: int | None = None,
-    modes: Sequence[str] | None = None,
-    start: Start = "unconditional",
-    schedule: Schedule = (),
-    ahead_s: float = 0.0,
-    single: bool = False,
-    square_root: bool = False,
-) -> Setup:
-    """Models, plan and first state of a track; parameters as for `track`.
-
-    Raises
-    ------
-    InputError
-        For unknown modes, a decimation or times that make no sense, currents that do not fit the experiment.
-    ModelError
-        If the start does not exist (no steady state).
-    """
-    if frame not in ("lab", "rotating"):
-        raise InputError(f"frame = '{frame}': must be lab or rotating")
-    system = experiment.system
-    q = 1 if inputs.complex else len(inputs.groups) or inputs.gain.size
-    if len(system.currents) != q:
-        raise InputError(
-            f"{experiment.name}: its currents are {', '.join(system.currents) or 'none'}; tracking was given {q} record(s)"
-        )
-    chosen = tuple(modes) if modes is not None else experiment.reported_modes()
-    for m in chosen:
-        if m not in {x.name for x in system.modes}:
-            raise InputError(f"no mode '{m}'{nearest(m, [x.name for x in system.modes])}")
-        if frame == "rotating" and system.mode(m).stop - system.mode(m).start != 2:
-            raise InputError(f"mode '{m}' has no pair of quadratures to rotate: track it in the lab frame")
-    model = inputs.model(system)
-    switches = [(0, model)]
-    for at_s, changed in schedule:
-        sample = round((at_s - inputs.start_s) / inputs.interval_s)
-        other = inputs.model(changed.system)
-        if other.F.shape != model.F.shape:
-            raise InputError(f"schedule at {at_s:g} s: another number of states than the experiment's own")
-        if sample <= switches[-1][0]:
-            if sample == 0 and len(switches) == 1:
-                switches[0] = (0, other)
-                continue
-            raise InputError(f"schedule at {at_s:g} s: times must rise from the record's start at {inputs.start_s:g} s")
-        switches.append((sample, other))
-    n, index = model.F.shape[-1], system.indices(chosen)
-    read = np.zeros((len(index), n))
-    read[np.arange(len(index)), index] = 1.0
-    frequencies = mode_frequencies(system, chosen)
-    reference = float(np.mean(np.abs(frequencies)))
-    rotation = tuple(float(np.sign(f) * reference) for f in frequencies)
-    steady = Stage(switches[0][1], Plan(read)).steady
-    step = every if every is not None else (1 if frame == "lab" or steady is None else _decimation(steady, reference))
-    if step < 1:
-        raise InputError(f"every = {step}: must be >= 1")
-    ahead = round(ahead_s / inputs.interval_s)
-    if not (np.isfinite(ahead_s) and ahead >= 0):
-        raise InputError(f"ahead_s = {ahead_s:g}: must be >= 0")
-    scale, offset = inputs.affine
-    plan = Plan(read, step, scale, offset, ahead, single, square_root)
-    state = _start(experiment, system, model, start, chosen)
-    if square_root:
-        state.P = scaled_root(state.P)
-    return Setup(experiment, chosen, inputs, switches, plan, frame, rotation, state)
-
-
-def _start(
-    experiment: Experiment, system: LinearSystem, model: SampledModel, start: Start, modes: tuple[str, ...]
-) -> State:
-    """Mean zero and the covariance that `start` says, of the model's states (front end included)."""
-    n = model.F.shape[-1]
-    if isinstance(start, str) and start == "steady":
-        return State(np.zeros(n), steady_filter(model).covariance, settled=True)
-    if isinstance(start, str) and start != "unconditional":
-        raise InputError(f"start = '{start}': must be unconditional, steady or a GaussianState")
-    stable = np.max(np.abs(np.linalg.eigvals(model.F)), initial=0.0) < 1
-    P = np.zeros((n, n))
-    if stable:
-        P = discrete_lyapunov(model.F, model.Q)
-        k = system.A.shape[-1]
-        P[:k, :k] = unconditional(system)
-    elif isinstance(start, str):
-        raise ModelError(
-            f"{experiment.name}: unstable, there is no unconditional start; start from 'steady' or a state"
-        )
-    if isinstance(start, GaussianState):
-        own = start.to().reduced(*[m for m in modes if m in start.modes])
-        index = system.indices(own.modes)
-        P[index, :] = P[:, index] = 0.0
-        P[np.ix_(index, index)] = own.covariance
-    return State(np.zeros(n), symmetric(P))
+_SAFE_S = 0.5
+"""A file's state is saved at most so often: what a kill can cost."""
 
 
 class Tracker:
@@ -236,26 +75,30 @@ class Tracker:
         self._held += len(samples)
         whole = self._held - self._held % self.block
         if whole == 0:
-            return self._advance(samples[:0])
+            return self.advance(samples[:0])
         joined = self._waiting[0] if len(self._waiting) == 1 else np.concatenate(self._waiting)
         rest = joined[whole:]
         self._waiting, self._held = ([rest.copy()] if len(rest) else []), len(rest)
-        return self._advance(joined[:whole])
+        return self.advance(joined[:whole])
 
     def flush(self) -> Piece:
         """Process what is left over (with `demodulate`: whole blocks of samples); the record ends here."""
         joined = np.concatenate(self._waiting) if self._waiting else np.empty(0)
         self._waiting, self._held = [], 0
-        return self._advance(joined[: len(joined) - len(joined) % self.setup.currents.factor])
+        return self.advance(joined[: len(joined) - len(joined) % self.setup.currents.factor])
 
-    def _advance(self, raw: Array) -> Piece:
+    @property
+    def types(self) -> tuple[type, type]:
+        """Of means and innovations."""
+        return self._filter.mean_type, self._filter.innovation_type
+
+    def advance(self, raw: Array, mean: Array | None = None, innovation: Array | None = None) -> Piece:
+        """Process samples at once: whole blocks, or the record's last; into given arrays, where that saves time."""
         first = self.position
-        if not len(raw):
-            raw = np.empty((0, *raw.shape[1:]))
         u, ok, missing, clipped = self.setup.currents.take(raw, first)
         self.missing, self.clipped = self.missing + missing, self.clipped + clipped
         row = self._filter.state.position // self.setup.plan.every
-        piece = self._filter.advance(u, ok)
+        piece = self._filter.advance(u, ok, mean, innovation)
         piece.mean = self.setup.turned(piece.mean, row)
         piece.exact = piece.exact + row
         return piece
@@ -265,17 +108,17 @@ class Tracker:
         s = self._filter.state
         waiting = np.concatenate(self._waiting) if self._waiting else np.empty(0)
         return {
-            "x": _packed(s.x), "P": _packed(s.P), "position": s.position, "settled": s.settled, "since": s.since,
+            "x": packed(s.x), "P": packed(s.P), "position": s.position, "settled": s.settled, "since": s.since,
             "log_likelihood": s.log_likelihood, "seen": s.seen, "missing": self.missing, "clipped": self.clipped,
-            "waiting": _packed(waiting),
+            "waiting": packed(waiting),
         }  # fmt: skip
 
     def restore(self, saved: Mapping[str, Any]) -> None:
         """Go on from a `state()` of a tracker that was made alike."""
         numbers = {k: saved[k] for k in ("position", "settled", "since", "log_likelihood", "seen")}
-        self._filter.state = State(_unpacked(saved["x"]), _unpacked(saved["P"]), **numbers)
+        self._filter.state = State(unpacked(saved["x"]), unpacked(saved["P"]), **numbers)
         self.missing, self.clipped = int(saved["missing"]), int(saved["clipped"])
-        waiting = _unpacked(saved["waiting"])
+        waiting = unpacked(saved["waiting"])
         self._waiting, self._held = ([waiting] if len(waiting) else []), len(waiting)
 
 
@@ -296,6 +139,7 @@ def track(
     single: bool = False,
     square_root: bool = False,
     innovations: bool = True,
+    likelihood: bool = True,
     output: str | Path | None = None,
     monitor: Callable[[int, Array], None] | None = None,
     facts: Mapping[str, Any] | None = None,
@@ -330,6 +174,8 @@ def track(
         Means and innovations in single precision. `square_root`: the covariance as a root, for the hardest cases.
     innovations
         Whether to keep them. `monitor(first sample, innovations)` sees them in any case.
+    likelihood
+        Without it (and without innovations and monitor) steady stretches compute nothing but the means.
     output
         *.h5 or *.zarr: written while running; a run that was killed is resumed by the same call.
     facts
@@ -351,88 +197,64 @@ def track(
     if estimate != "filtered" and (ahead_s or single or square_root):
         raise InputError(f"estimate = '{estimate}': ahead_s, single and square_root are for filtered estimates")
     inputs = currents(records, densities, demodulate)
-    made = setup(experiment, inputs, frame, every, modes, start, schedule, ahead_s, single, square_root)
-    size = length(records, inputs)
+    keep = innovations and estimate != "retrodicted"
+    options: dict[str, Any] = {
+        "frame": frame, "modes": modes, "start": start, "schedule": schedule, "ahead_s": ahead_s, "single": single,
+        "square_root": square_root, "likelihood": likelihood or keep or monitor is not None or estimate != "filtered",
+    }  # fmt: skip
+    made = setup(experiment, inputs, every=every, **options)
+    size, shots = length(records, inputs), records[0].shots
     rows = size // made.plan.every
     if rows < 1:
         raise InputError(f"every = {made.plan.every}: must be between 1 and the {size} samples of the record")
-    shots = records[0].shots
     first = Stage(made.schedule[0][1], made.plan)
     q = len(first.model.R)
-    keep = innovations and estimate != "retrodicted"
     lead = (shots,) if shots > 1 else ()
-    kind = np.float32 if single else np.float64
     shapes = {
-        "mean": ((*lead, rows, len(made.plan.read)), kind),
+        "mean": ((*lead, rows, len(made.plan.read)), np.float32 if single else np.float64),
         "innovation": ((*lead, size if keep else 0, *((q,) if q > 1 else ())), np.float32),
     }
-    steady_covariance = _steady_covariance(first, estimate)
     unit = inputs.interval_s / VACUUM
-    variance = np.nan if first.steady is None else float(first.steady.innovation[0, 0]) * unit
-    provenance = {"mean_removed": _level(records[0], inputs), "unit": records[0].unit, **(facts or {})}
     numbers: dict[str, Any] = {
-        "innovation_variance_sn": variance, "modes": made.modes, "frame": frame, "rotation_hz": made.rotation_hz,
-        "time_start_s": made.first_s, "time_step_s": made.step_s, "sample_rate_hz": 1 / inputs.interval_s,
-        "record_start_s": records[0].start_s, "memory_s": np.inf if first.steady is None else first.steady.memory_s,
-        "estimate": estimate, "provenance": provenance,
+        "innovation_variance_sn": np.nan if first.steady is None else float(first.steady.innovation[0, 0]) * unit,
+        "modes": made.modes, "frame": frame, "rotation_hz": made.rotation_hz, "time_start_s": made.first_s,
+        "time_step_s": made.step_s, "sample_rate_hz": 1 / inputs.interval_s, "record_start_s": records[0].start_s,
+        "memory_s": np.inf if first.steady is None else first.steady.memory_s, "estimate": estimate,
+        "provenance": {"mean_removed": _level(records[0], inputs), "unit": records[0].unit, **(facts or {})},
     }  # fmt: skip
     fingerprint = to_json([
-        experiment.resolved().to_dict(), [e.resolved().to_dict() for _, e in schedule], [float(t) for t, _ in schedule],
-        [[r.name, r.size, r.sample_rate_hz] for r in records], densities, frame, made.plan.every, estimate,
-        list(made.modes), str(start), ahead_s, None if demodulate is None else [demodulate.reference_hz, demodulate.factor],
-        single, square_root, keep,
+        experiment.resolved().to_dict(), [[float(t), e.resolved().to_dict()] for t, e in schedule],
+        [[r.name, r.size, r.sample_rate_hz] for r in records], densities, made.plan.every, estimate, list(made.modes),
+        {k: repr(v) for k, v in options.items() if k != "schedule"}, repr(demodulate), keep,
     ], None)  # fmt: skip
     with TrackFile.open(output, shapes, fingerprint) as file:
-        scale = np.sqrt(unit)
-        done = 0 if file.resumed is None else int(file.resumed["shot"])
+        run = _Run(file, made, records, monitor if monitor is not None else None, keep, np.sqrt(unit), progress)
         counts: dict[str, Any] = {"missing": 0, "clipped": 0, "log_likelihood": 0.0}
-        if file.resumed is not None:
-            counts = dict(file.resumed["counts"])
-        for shot in range(done, shots):
-            where = (shot,) if shots > 1 else ()
-            fetch = _fetcher(records, inputs, shot)
-            pieces: Iterator[Piece]
-            tracker = None
+        saved = file.resumed
+        if saved is not None:
+            counts = dict(saved["counts"])
+            run.restore(saved)
+        for shot in range(0 if saved is None else int(saved["shot"]), shots):
             if estimate == "filtered":
-                tracker = Tracker(
-                    experiment, inputs, frame=frame, every=made.plan.every, modes=modes, start=start, schedule=schedule,
-                    ahead_s=ahead_s, single=single, square_root=square_root,
-                )  # fmt: skip
-                if file.resumed is not None and shot == done and file.resumed["tracker"] is not None:
-                    tracker.restore(file.resumed["tracker"])
-                pieces = _pushed(tracker, records, shot, size * inputs.factor)
-            elif estimate == "smoothed":
-                pieces = _counted(smooth(made.schedule, made.plan, made.state.copy(), fetch, size, _CHUNK), made)
+                tracker = Tracker(experiment, inputs, every=made.plan.every, **options)
+                if saved is not None and saved["tracker"] is not None and shot == saved["shot"]:
+                    tracker.restore(saved["tracker"])
+                run.follow(tracker, shot, counts)
+                for key in counts:
+                    counts[key] += getattr(tracker, key)
             else:
-                pieces = _counted(retrodict(made.schedule, made.plan, fetch, size, _CHUNK), made)
-            finished = 0
-            for piece in pieces:
-                row = piece.start // made.plan.every
-                file.write("mean", (*where, slice(row, row + len(piece.mean))), piece.mean)
-                e = piece.innovation if q > 1 else piece.innovation[:, 0] if piece.innovation.size else np.empty(0)
-                if e.size:
-                    if monitor is not None:
-                        monitor(piece.start, e * scale)
-                    if keep:
-                        file.write("innovation", (*where, slice(piece.start, piece.stop)), e * scale)
-                if shot == 0:
-                    file.append(piece.exact, piece.covariance)
-                finished += piece.stop - piece.start
-                if tracker is not None and output is not None:
-                    file.checkpoint({"shot": shot, "tracker": tracker.state(), "counts": counts})
-                if progress:
-                    progress((shot + finished / size) / shots)
-            if tracker is not None:
-                counts["missing"] += tracker.missing
-                counts["clipped"] += tracker.clipped
-                counts["log_likelihood"] += tracker.log_likelihood
-            if output is not None:
-                file.checkpoint({"shot": shot + 1, "tracker": None, "counts": counts})
-        if estimate != "filtered":
-            counts["log_likelihood"] = np.nan
+                fetch = _fetcher(records, inputs, shot)
+                if estimate == "smoothed":
+                    pieces = smooth(made.schedule, made.plan, made.state.copy(), fetch, size, _CHUNK)
+                else:
+                    pieces = retrodict(made.schedule, made.plan, fetch, size, _CHUNK)
+                for piece in _counted(pieces, made):
+                    run.store(piece, shot)
+                counts["log_likelihood"] = np.nan
+            run.safe({"shot": shot + 1, "tracker": None, "counts": counts})
         exact_rows, exact_covariance = file.exact(len(made.plan.read))
         found = Track(
-            file.arrays["mean"], steady_covariance, file.arrays["innovation"], exact_rows=exact_rows,
+            file.arrays["mean"], _steady_covariance(first, estimate), file.arrays["innovation"], exact_rows=exact_rows,
             exact_covariance=exact_covariance, **counts, **numbers,
         )  # fmt: skip
         if output is None:
@@ -446,16 +268,81 @@ def track(
 # -- pieces of a run --------------------------------------------------------------------------------------------------
 
 
-def _pushed(tracker: Tracker, records: Sequence[Record], shot: int, size: int) -> Iterator[Piece]:
-    step = max(tracker.block, _CHUNK - _CHUNK % tracker.block)
-    begin = tracker.position
-    for start in range(begin, size, step):
-        stop = min(size, start + step)
-        piece = tracker.push(stored(records, start, stop, shot, tracker.setup.currents.groups))
-        if stop == size:
-            yield piece
-            piece = tracker.flush()
-        yield piece
+class _Run:
+    """The pieces of a track on their way to memory or a file."""
+
+    def __init__(
+        self,
+        file: TrackFile,
+        made: Setup,
+        records: Sequence[Record],
+        monitor: Callable[[int, Array], None] | None,
+        keep: bool,
+        scale: float,
+        progress: Callable[[float], None] | None,
+    ) -> None:
+        self.file, self.made, self.records, self.monitor = file, made, records, monitor
+        self.keep, self.scale, self.progress = keep, scale, progress
+        self.size, self.shots = length(records, made.currents), records[0].shots
+        self.done, self.saved_at = 0, time.monotonic()
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Go on where a killed run was."""
+        self.done = int(saved["done"])
+        if self.monitor is not None and saved.get("monitor") is not None:
+            self.monitor.restore(saved["monitor"])  # type: ignore[attr-defined]
+
+    def follow(self, tracker: Tracker, shot: int, counts: Mapping[str, Any]) -> None:
+        """Push a shot through a tracker, chunk by chunk; arrays of a chunk's size are made once."""
+        inputs, every = self.made.currents, self.made.plan.every
+        step = max(tracker.block, _CHUNK - _CHUNK % tracker.block)
+        whole = self.size * inputs.factor
+        kinds = tracker.types
+        room = min(step, whole) // inputs.factor
+        q = len(self.made.schedule[0][1].R)
+        e: Array = np.empty((room if self.made.plan.likelihood else 0, q), kinds[1])
+        direct = self.file.path is None and self.made.frame == "lab"
+        mean: Array | None = None if direct else np.empty((room // every + 1, len(self.made.plan.read)), kinds[0])
+        for start in range(tracker.position, whole, step):
+            stop = min(whole, start + step)
+            a, b = start // inputs.factor, stop // inputs.factor
+            rows = slice(a // every, b // every)
+            target = self._view(shot)[rows] if mean is None else mean[: rows.stop - rows.start]
+            raw = stored(self.records, start, stop, shot, inputs.groups)
+            piece = tracker.advance(raw, target, e[: b - a])
+            self.store(piece, shot, mean is None)
+            if time.monotonic() - self.saved_at > _SAFE_S:
+                self.safe({"shot": shot, "tracker": tracker.state(), "counts": counts})
+
+    def _view(self, shot: int) -> Array:
+        return self.file.arrays["mean"][shot] if self.shots > 1 else self.file.arrays["mean"]  # type: ignore[no-any-return]
+
+    def store(self, piece: Piece, shot: int, there: bool = False) -> None:
+        """Keep a piece (its means, unless they are there already)."""
+        where = (shot,) if self.shots > 1 else ()
+        row = piece.start // self.made.plan.every
+        if not there:
+            self.file.write("mean", (*where, slice(row, row + len(piece.mean))), piece.mean)
+        if piece.innovation.size and (self.keep or self.monitor is not None):
+            e: Array = np.empty(piece.innovation.shape, dtype=np.float32)
+            np.multiply(piece.innovation, self.scale, out=e, casting="unsafe")
+            e = e if e.shape[1] > 1 else e[:, 0]
+            if self.monitor is not None:
+                self.monitor(shot * self.size + piece.start, e)
+            if self.keep:
+                self.file.write("innovation", (*where, slice(piece.start, piece.stop)), e)
+        if shot == 0:
+            self.file.append(piece.exact, piece.covariance)
+        self.done += piece.stop - piece.start
+        if self.progress:
+            self.progress(self.done / (self.size * self.shots))
+
+    def safe(self, state: dict[str, Any]) -> None:
+        """Note in the file how far it is."""
+        if self.file.path is not None:
+            saver = getattr(self.monitor, "state", None)
+            self.file.checkpoint(state | {"done": self.done, "monitor": None if saver is None else saver()})
+        self.saved_at = time.monotonic()
 
 
 def _counted(pieces: Iterator[Piece], made: Setup) -> Iterator[Piece]:
@@ -496,28 +383,6 @@ def _level(record: Record, inputs: Currents) -> float:
     return float(record.offset - inputs.offset[0] / inputs.gain[0] * record.scale)
 
 
-def _decimation(steady: SteadyFilter, reference_hz: float) -> int:
-    """Largest power of two that keeps 16 samples per period of the filter's bandwidth about the modes' frequency."""
-    rate_hz = 1 / steady.model.interval_s
-    poles = np.log(np.linalg.eigvals(steady.closed_loop).astype(complex)) * rate_hz / (2 * np.pi)
-    near = np.abs(np.abs(poles.imag) - reference_hz) < 0.3 * reference_hz
-    if not np.any(near):
-        return 1
-    width = np.max(np.abs(poles[near].real) + np.abs(np.abs(poles[near].imag) - reference_hz))
-    return 1 << max(0, int(np.floor(np.log2(rate_hz / (16 * width)))))
-
-
-def rotated(mean: Array, times: Array, rotation: tuple[float, ...]) -> Array:
-    """Each mode (X + iP) -> e^{2 pi i f t} (X + iP)."""
-    out = np.empty_like(mean)
-    for k, f in enumerate(rotation):
-        # the phase modulo one turn keeps its accuracy over long records
-        phase = 2 * np.pi * np.mod(f * times, 1.0)
-        z = (mean[:, 2 * k] + 1j * mean[:, 2 * k + 1]) * np.exp(1j * phase)
-        out[:, 2 * k], out[:, 2 * k + 1] = z.real, z.imag
-    return out
-
-
 def growing(
     experiment: Experiment, record: Record, calibration: Calibration, rotation_hz: float
 ) -> tuple[Array, Array, Array]:
@@ -531,14 +396,7 @@ def growing(
     return found.times_s, rotated(found.mean, found.times_s, tuple(signs * rotation_hz)), found.covariances()
 
 
-def _packed(array: Array) -> dict[str, Any]:
-    a = np.ascontiguousarray(array)
-    return {"dtype": a.dtype.str, "shape": list(a.shape), "data": base64.b64encode(a.tobytes()).decode()}
-
-
-def _unpacked(saved: Mapping[str, Any]) -> Array:
-    data = np.frombuffer(base64.b64decode(saved["data"]), dtype=np.dtype(saved["dtype"]))
-    return data.reshape(saved["shape"]).copy()
-
-
-__all__ = ["Currents", "Demodulation", "Track", "Tracker", "currents", "load_track", "track"]
+__all__ = [
+    "Currents", "Demodulation", "Setup", "Track", "Tracker", "currents", "load_track", "mode_frequencies", "sampled_filter",
+    "setup", "track",
+]  # fmt: skip

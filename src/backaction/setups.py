@@ -1,0 +1,204 @@
+"""What a track is made with: models in time, what is read out and how often, the state at the start."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from backaction.currents import Currents
+from backaction.errors import InputError, ModelError, nearest
+from backaction.experiment import Experiment
+from backaction.kalman import Plan, Stage, State, scaled_root
+from backaction.matrices import Array, symmetric
+from backaction.records import Record
+from backaction.sampling import SampledModel, SteadyFilter, discrete_lyapunov, discretise, steady_filter
+from backaction.state import GaussianState
+from backaction.steady import unconditional
+from backaction.system import LinearSystem
+from backaction.tracks import FrameName
+
+Start = Literal["unconditional", "steady"] | GaussianState
+Schedule = Sequence[tuple[float, Experiment]]
+
+
+def sampled_filter(system: LinearSystem, record: Record) -> SteadyFilter:
+    """The steady filter of `system` for the rate and sampling rule of `record`.
+
+    Raises
+    ------
+    ModelError
+        If there is none.
+    """
+    return steady_filter(discretise(system, *record.digitiser))
+
+
+def mode_frequencies(system: LinearSystem, modes: tuple[str, ...]) -> Array:
+    """Signed frequency in Hz of the pole that lives mostly in each mode; negative for a negative mass."""
+    values, vectors = np.linalg.eig(system.A)
+    out = []
+    for name in modes:
+        where = system.mode(name)
+        share = np.sum(np.abs(vectors[where]) ** 2, axis=0) / np.sum(np.abs(vectors) ** 2, axis=0)
+        pole = values[int(np.argmax(share))]
+        first, second = where.start, min(where.start + 1, where.stop - 1)
+        sign = np.sign(system.A[first, second] - system.A[second, first]) or 1.0
+        out.append(float(sign * abs(pole.imag) / (2 * np.pi)))
+    return np.array(out)
+
+
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """Everything that a track is made with: models in time, inputs, what is read out and in which frame."""
+
+    experiment: Experiment
+    modes: tuple[str, ...]
+    currents: Currents
+    schedule: list[tuple[int, SampledModel]]
+    plan: Plan
+    frame: FrameName
+    rotation_hz: tuple[float, ...]
+    state: State
+
+    @property
+    def first_s(self) -> float:
+        """Time of the first mean."""
+        return self.currents.start_s + self.plan.every * self.currents.interval_s + self.ahead_s
+
+    @property
+    def step_s(self) -> float:
+        """Time between means."""
+        return self.plan.every * self.currents.interval_s
+
+    @property
+    def ahead_s(self) -> float:
+        """How far ahead of the record the means predict."""
+        return self.plan.ahead * self.currents.interval_s
+
+    def turned(self, mean: Array, row: int) -> Array:
+        """Means from row number `row` on, in the frame that is asked for."""
+        if self.frame == "lab":
+            return mean
+        times = self.first_s + self.step_s * (row + np.arange(len(mean)))
+        return rotated(mean, times, self.rotation_hz).astype(mean.dtype, copy=False)
+
+
+def setup(
+    experiment: Experiment,
+    inputs: Currents,
+    frame: FrameName = "rotating",
+    every: int | None = None,
+    modes: Sequence[str] | None = None,
+    start: Start = "unconditional",
+    schedule: Schedule = (),
+    ahead_s: float = 0.0,
+    single: bool = False,
+    square_root: bool = False,
+    likelihood: bool = True,
+) -> Setup:
+    """Models, plan and first state of a track; parameters as for `track`.
+
+    Raises
+    ------
+    InputError
+        For unknown modes, a decimation or times that make no sense, currents that do not fit the experiment.
+    ModelError
+        If the start does not exist (no steady state).
+    """
+    if frame not in ("lab", "rotating"):
+        raise InputError(f"frame = '{frame}': must be lab or rotating")
+    system = experiment.system
+    q = 1 if inputs.complex else len(inputs.groups) or inputs.gain.size
+    if len(system.currents) != q:
+        raise InputError(
+            f"{experiment.name}: its currents are {', '.join(system.currents) or 'none'}; tracking was given {q} record(s)"
+        )
+    chosen = tuple(modes) if modes is not None else experiment.reported_modes()
+    for m in chosen:
+        if m not in {x.name for x in system.modes}:
+            raise InputError(f"no mode '{m}'{nearest(m, [x.name for x in system.modes])}")
+        if frame == "rotating" and system.mode(m).stop - system.mode(m).start != 2:
+            raise InputError(f"mode '{m}' has no pair of quadratures to rotate: track it in the lab frame")
+    model = inputs.model(system)
+    switches = [(0, model)]
+    for at_s, changed in schedule:
+        sample = round((at_s - inputs.start_s) / inputs.interval_s)
+        other = inputs.model(changed.system)
+        if other.F.shape != model.F.shape:
+            raise InputError(f"schedule at {at_s:g} s: another number of states than the experiment's own")
+        if sample <= switches[-1][0]:
+            if sample == 0 and len(switches) == 1:
+                switches[0] = (0, other)
+                continue
+            raise InputError(f"schedule at {at_s:g} s: times must rise from the record's start at {inputs.start_s:g} s")
+        switches.append((sample, other))
+    n, index = model.F.shape[-1], system.indices(chosen)
+    read = np.zeros((len(index), n))
+    read[np.arange(len(index)), index] = 1.0
+    frequencies = mode_frequencies(system, chosen)
+    reference = float(np.mean(np.abs(frequencies)))
+    rotation = tuple(float(np.sign(f) * reference) for f in frequencies)
+    steady = Stage(switches[0][1], Plan(read)).steady
+    step = every if every is not None else (1 if frame == "lab" or steady is None else _decimation(steady, reference))
+    if step < 1:
+        raise InputError(f"every = {step}: must be >= 1")
+    ahead = round(ahead_s / inputs.interval_s)
+    if not (np.isfinite(ahead_s) and ahead >= 0):
+        raise InputError(f"ahead_s = {ahead_s:g}: must be >= 0")
+    scale, offset = inputs.affine
+    plan = Plan(read, step, scale, offset, ahead, single, square_root, likelihood)
+    state = _start(experiment, system, model, start, chosen)
+    if square_root:
+        state.P = scaled_root(state.P)
+    return Setup(experiment, chosen, inputs, switches, plan, frame, rotation, state)
+
+
+def _start(
+    experiment: Experiment, system: LinearSystem, model: SampledModel, start: Start, modes: tuple[str, ...]
+) -> State:
+    """Mean zero and the covariance that `start` says, of the model's states (front end included)."""
+    n = model.F.shape[-1]
+    if isinstance(start, str) and start == "steady":
+        return State(np.zeros(n), steady_filter(model).covariance, settled=True)
+    if isinstance(start, str) and start != "unconditional":
+        raise InputError(f"start = '{start}': must be unconditional, steady or a GaussianState")
+    stable = np.max(np.abs(np.linalg.eigvals(model.F)), initial=0.0) < 1
+    P = np.zeros((n, n))
+    if stable:
+        P = discrete_lyapunov(model.F, model.Q)
+        k = system.A.shape[-1]
+        P[:k, :k] = unconditional(system)
+    elif isinstance(start, str):
+        raise ModelError(
+            f"{experiment.name}: unstable, there is no unconditional start; start from 'steady' or a state"
+        )
+    if isinstance(start, GaussianState):
+        own = start.to().reduced(*[m for m in modes if m in start.modes])
+        index = system.indices(own.modes)
+        P[index, :] = P[:, index] = 0.0
+        P[np.ix_(index, index)] = own.covariance
+    return State(np.zeros(n), symmetric(P))
+
+
+def _decimation(steady: SteadyFilter, reference_hz: float) -> int:
+    """Largest power of two that keeps 16 samples per period of the filter's bandwidth about the modes' frequency."""
+    rate_hz = 1 / steady.model.interval_s
+    poles = np.log(np.linalg.eigvals(steady.closed_loop).astype(complex)) * rate_hz / (2 * np.pi)
+    near = np.abs(np.abs(poles.imag) - reference_hz) < 0.3 * reference_hz
+    if not np.any(near):
+        return 1
+    width = np.max(np.abs(poles[near].real) + np.abs(np.abs(poles[near].imag) - reference_hz))
+    return 1 << max(0, int(np.floor(np.log2(rate_hz / (16 * width)))))
+
+
+def rotated(mean: Array, times: Array, rotation: tuple[float, ...]) -> Array:
+    """Each mode (X + iP) -> e^{2 pi i f t} (X + iP)."""
+    out = np.empty_like(mean)
+    for k, f in enumerate(rotation):
+        # the phase modulo one turn keeps its accuracy over long records
+        phase = 2 * np.pi * np.mod(f * times, 1.0)
+        z = (mean[:, 2 * k] + 1j * mean[:, 2 * k + 1]) * np.exp(1j * phase)
+        out[:, 2 * k], out[:, 2 * k + 1] = z.real, z.imag
+    return out
