@@ -390,6 +390,10 @@ class Filter:
             settled = self._is_settled(stage, state.P)
             if plan.square_root:  # a short last block of a settled filter
                 Ps = scaled_root(Ps)
+        if not np.all(np.isfinite(state.P)):
+            raise ModelError(
+                f"the covariance lost all its digits near sample {state.position}: use the square-root form (square_root)"
+            )
         if innovation is not None:
             innovation[:] = e
         state.log_likelihood += float(gained)

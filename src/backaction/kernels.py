@@ -111,7 +111,7 @@ class Recursion:
         x = np.array(x, dtype=float)
         stride = every // L if ends is not None else 0
         room = np.empty((0, len(x))) if ends is None else ends
-        blocks = [o[:whole].reshape(whole // L, -1) for o in outputs]
+        blocks = [o[:whole].reshape(whole // L, L * o.shape[1]) for o in outputs]
         self._kernel(flat[: whole * self.B.shape[1]], x, self._state, self._state_0, room, stride, *self._maps, *blocks)
         for k in range(whole, steps):  # fewer than a block
             value = self.scale * flat[k * self.B.shape[1] : (k + 1) * self.B.shape[1]].astype(float) + self.offset
