@@ -504,6 +504,6 @@ def test_records_that_do_not_fit_are_refused(thomas):
         track(thomas, Record(np.full(1000, np.nan), 1e7), CALIBRATION)
     with pytest.raises(InputError, match="have no variance"):
         Currents(Digitiser(1e5, "instantaneous", (), 1e6), np.ones(1), np.zeros(1)).model(thomas.system)
+    spin = SpinOscillator(name="s", larmor_hz=-1e6, intrinsic_linewidth_hz=1e3, readout_rate_hz=1e4)
     with pytest.raises(InputError, match="another number of states"):
-        spin = SpinOscillator(name="s", larmor_hz=-1e6, intrinsic_linewidth_hz=1e3, readout_rate_hz=1e4)
         track(thomas, Record(y, 1e7), CALIBRATION, schedule=[(5e-5, Experiment([spin, Homodyne(name="d")]))])

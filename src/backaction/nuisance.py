@@ -20,7 +20,7 @@ from backaction.errors import InputError
 from backaction.experiment import Experiment
 from backaction.matrices import Array
 from backaction.records import Digitiser, Spectrum
-from backaction.response import Response
+from backaction.response import Response, budget
 from backaction.sampling import discretise, steady_filter
 from backaction.system import LinearSystem
 
@@ -165,7 +165,7 @@ def measured_floor(
     model = Response.from_system(system, f, modes)
     own = model.spectrum()[:, -1, -1].real / 0.5
     kernel = np.ones(9) / 9
-    at = np.interp(measured.frequency_hz, f, own)
+    at = budget(system, measured.frequency_hz).total
     smooth = np.convolve(np.pad(measured.density / density - at, 4, mode="edge"), kernel, "valid")
     excess = np.interp(f, measured.frequency_hz, np.maximum(smooth, 0.0), left=0.0, right=0.0)
     noisy = model.with_noise(experiment.system.currents[0], excess)

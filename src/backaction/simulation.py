@@ -92,7 +92,7 @@ def simulate(
     sample_rate_hz: float,
     seed: int,
     sampling: Sampling = "average",
-    paths: bool = False,
+    paths: bool | int = False,
     front_end_hz: tuple[float, ...] = (),
     *,
     reference_hz: float | None = None,
@@ -107,7 +107,8 @@ def simulate(
     Parameters
     ----------
     paths
-        Keep the true paths of the reported modes; the samples are the same without.
+        Keep the true paths of the reported modes, or every N-th of their samples (N, 2N, ...: a track's times); the
+        record is the same without.
     front_end_hz, reference_hz
         Low-passes before the digitiser; with a reference the record is complex, z = lowpass(y e^{-2 pi i f t}).
     start
@@ -143,7 +144,8 @@ def simulate(
     index = system.indices(experiment.reported_modes())
     kind = adc.dtype if adc is not None else np.dtype(complex if reference_hz is not None else float)
     y = np.empty((0 if sink else size, q), dtype=kind)
-    track = np.empty((size, len(index))) if paths else None
+    step = int(paths)
+    track = np.empty((size // step, len(index))) if paths else None
     for at, values, states in _drawn(models, _start(experiment, first, start), size, seed, index if paths else []):
         out = _stored(values, at, digitiser, adc)
         if sink is not None:
@@ -151,7 +153,8 @@ def simulate(
         else:
             y[at : at + len(out)] = out
         if track is not None:
-            track[at : at + len(out)] = states
+            first, last = at // step, (at + len(out)) // step
+            track[first:last] = states[(first + 1) * step - 1 - at :: step][: last - first]
         if progress:
             progress((at + len(out)) / size)
     facts: dict[str, Any] = {"seed": seed, "experiment": experiment.name}
