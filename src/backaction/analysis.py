@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from backaction import consistency, entanglement, inference, steady, tracking
+from backaction import consistency, entanglement, inference, nuisance, steady, tracking
 from backaction.consistency import Line, Test
 from backaction.currents import mean_level
 from backaction.derivatives import gradient
@@ -192,6 +192,9 @@ def analyze(
         beyond = [t for t in tests if t.name in ("innovation variance", "innovation whiteness")]
         warnings += [f"beyond the band: {t.sentence}" for t in beyond if not t.passed]
         tests = [t for t in tests if t not in beyond]
+    if calibration.floor_known and record.duration_s > 100 * followed.memory_s:
+        agreed = consistency.agreement(fit.experiment, record, in_unit)
+        tests += [] if agreed is None else [agreed]
     innovations = consistency.innovation_spectrum(followed, max(measured.resolution_hz, shortest)).band(*band)
     lines = _lines(measured, fit, innovations)
     if lines:
@@ -382,6 +385,10 @@ def _quantum(
         "sd": float(np.std(nu) * nu_shift),
         "probability_below_half": float(np.mean(nu * nu_shift < 0.5)),
     }
+    out["technical_cost"] = [
+        {"source": c.source, "epr_variance": c.variance, "without": c.without}
+        for c in nuisance.costs(best, record.digitiser)
+    ]
     out["measured_floor"] = _floor_allows(given, fit, measured, calibration, record)
     return out
 

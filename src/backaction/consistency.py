@@ -14,14 +14,14 @@ import numpy as np
 
 from backaction import entanglement
 from backaction.derivatives import stepped
-from backaction.errors import InputError
+from backaction.errors import InputError, ModelError
 from backaction.experiment import Experiment
 from backaction.files import packed, unpacked
 from backaction.matrices import Array
 from backaction.records import Digitiser, Record, Spectrum, averaged_spectrum, chi_square_p, gamma_normal_scores
-from backaction.sampling import discretise, spectrum_and_slope
+from backaction.sampling import discretise, spectrum_and_slope, steady_effect
 from backaction.shot_noise import Calibration
-from backaction.tracks import Track
+from backaction.tracking import Track, track
 
 
 @dataclass(frozen=True)
@@ -397,6 +397,24 @@ def agreement_test(found: Sequence[Agreement]) -> Test:
         f"{first.sd:.3f}, V_c + V_E = {first.predicted:.3f}; an error of V_c by {100 * first.power:.0f} % would stand out; "
         "this tests filter and noise model, given the calibrated scale",
     )  # fmt: skip
+
+
+def agreement(experiment: Experiment, record: Record, calibration: Calibration, **options: Any) -> Test | None:
+    """Prediction against retrodiction on (at most the first 2^22 samples of) a record; options as for `track`.
+
+    None where there is no effect operator: a state that no later sample tells of, such as a line of no strength.
+    """
+    try:
+        steady_effect(discretise(experiment.system, *record.digitiser))
+    except (ModelError, np.linalg.LinAlgError):
+        return None
+    head = record if record.size <= 1 << 22 else record.part(0, 1 << 22)
+    every = 1 if options.get("demodulate") is not None else 16
+    tracks = [
+        track(experiment, head, calibration, "lab", every, estimate=e, innovations=False, **options)
+        for e in ("filtered", "retrodicted")
+    ]  # type: ignore[arg-type]
+    return agreement_test(prediction_retrodiction(tracks[0], tracks[1]))
 
 
 def words(p: float, good: str, bad: str) -> str:

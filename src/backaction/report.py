@@ -162,6 +162,15 @@ def innovations_figure(analysis: Analysis) -> Any:
     return fig
 
 
+def _technical(quantum: dict[str, Any]) -> list[tuple[str, str]]:
+    """What technical noise costs, where there is any."""
+    costs = quantum["technical_cost"]
+    if not costs:
+        return []
+    parts = ", ".join(f"{c['source']} {c['epr_variance'] - c['without']:+.4f}" for c in costs[:6])
+    return [("EPR variance that technical noise costs", parts)]
+
+
 def _figure(width: float, height: float, columns: int = 1, rows: int = 1) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -247,6 +256,7 @@ def _numbers(analysis: Analysis) -> str:
             ("same, continuous record", f"{e['continuous_limit']:.4f}"),
             ("at weight a, angle b", f"{e['weight']:.4f}, {e['angle_deg']:.2f}°"),
             ("P(V < 1) given the model", f"{e['probability_below_1']:.3f}"),
+            *_technical(q),
             ("EPR variance that the measured floor allows",
              f"{q['measured_floor']['epr_variance']:.4f} (floor excess {q['measured_floor']['excess_sn']:+.4f} ± "
              f"{q['measured_floor']['excess_sd_sn']:.4f} SN)"),

@@ -150,7 +150,7 @@ def setup(
     scale, offset = inputs.affine
     plan = Plan(read, step, scale, offset, ahead, single, square_root, likelihood)
     state = _start(experiment, system, model, start, chosen)
-    if square_root:
+    if square_root and not state.settled:  # a settled filter keeps the covariance itself
         state.P = scaled_root(state.P)
     return Setup(experiment, chosen, inputs, switches, plan, frame, rotation, state)
 

@@ -153,8 +153,8 @@ def simulate(
         else:
             y[at : at + len(out)] = out
         if track is not None:
-            first, last = at // step, (at + len(out)) // step
-            track[first:last] = states[(first + 1) * step - 1 - at :: step][: last - first]
+            low, high = at // step, (at + len(out)) // step
+            track[low:high] = states[(low + 1) * step - 1 - at :: step][: high - low]
         if progress:
             progress((at + len(out)) / size)
     facts: dict[str, Any] = {"seed": seed, "experiment": experiment.name}
