@@ -265,6 +265,8 @@ def baseband(text: str) -> tuple[float, int]:
     from backaction.units import number
 
     head, _, tail = text.rpartition(":")
+    if not head:
+        raise InputError(f"--demodulate {text}: expected HZ:N, such as 1.37e6:32")
     try:
         return number(head, "Hz", f"--demodulate {text}"), int(tail)
     except ValueError:
