@@ -24,7 +24,7 @@ import numpy as np
 
 from backaction.matrices import Array
 
-_OPTIONS = "nogil=True, error_model='numpy', fastmath={'contract'}"
+_OPTIONS = "nogil=True, error_model='numpy', fastmath={'contract', 'reassoc'}"
 
 
 def cache_folder() -> Path | None:
@@ -48,7 +48,7 @@ class Recursion:
     outputs
         Pairs (C, D) of shapes (p, n), (p, q), one for each array that `run` fills.
     scale, offset
-        u = scale * sample + offset: integer samples are read as they are stored.
+        u = scale * sample + offset, scale not 0: integer samples are read as they are stored.
     dtypes
         Of the output arrays, float64 or float32: products for float32 outputs are made in single precision, the state
         always in double.
@@ -75,7 +75,8 @@ class Recursion:
         for _ in range(L):
             powers.append(A @ powers[-1])
         step = np.concatenate([powers[L], *(powers[L - 1 - j] @ B for j in range(L))], axis=1)
-        self._state, self._state_0 = self._scaled(step, n)
+        unit = np.concatenate([np.ones(n), np.full(L * q, scale)])  # the maps take samples as they are stored
+        self._state = np.ascontiguousarray((step * unit).T)
         self._maps: list[Array] = []
         for (C, D), dtype in zip(self.outputs, self.dtypes, strict=True):
             p = len(C)
@@ -86,16 +87,9 @@ class Recursion:
                 for j in range(r):
                     M[rows, n + j * q : n + (j + 1) * q] = C @ powers[r - 1 - j] @ B
                 M[rows, n + r * q : n + (r + 1) * q] = D
-            M, m = self._scaled(M, n)
-            self._maps += [np.ascontiguousarray(M.T.astype(dtype)), m.astype(dtype)]
+            self._maps.append(np.ascontiguousarray((M * unit).T.astype(dtype)))
         groups = tuple((len(C), np.dtype(t).name) for (C, _), t in zip(self.outputs, self.dtypes, strict=True))
         self._kernel = _generated(n, q, L, groups)
-
-    def _scaled(self, M: Array, n: int) -> tuple[Array, Array]:
-        constant = self.offset * np.sum(M[:, n:], axis=1)
-        M = M.copy()
-        M[:, n:] *= self.scale
-        return M, constant
 
     def run(
         self, u: Array, x: Array, outputs: Sequence[Array] = (), ends: Array | None = None, every: int = 0
@@ -112,7 +106,8 @@ class Recursion:
         stride = every // L if ends is not None else 0
         room = np.empty((0, len(x))) if ends is None else ends
         blocks = [o[:whole].reshape(whole // L, L * o.shape[1]) for o in outputs]
-        self._kernel(flat[: whole * self.B.shape[1]], x, self._state, self._state_0, room, stride, *self._maps, *blocks)
+        part = flat[: whole * self.B.shape[1]]
+        self._kernel(part, x, self.offset / self.scale, self._state, room, stride, *self._maps, *blocks)
         for k in range(whole, steps):  # fewer than a block
             value = self.scale * flat[k * self.B.shape[1] : (k + 1) * self.B.shape[1]].astype(float) + self.offset
             for (C, D), out in zip(self.outputs, outputs, strict=True):
@@ -160,24 +155,24 @@ def _generated(n: int, q: int, L: int, groups: tuple[tuple[int, str], ...]) -> C
 def _source(n: int, q: int, L: int, groups: tuple[tuple[int, str], ...]) -> str:
     """Source of the recursion for n states, q inputs, L steps a block and groups of (outputs per step, type)."""
     x, u = [f"x{i}" for i in range(n)], [f"u{j}" for j in range(L * q)]
-    arrays = [f"M{g}, m{g}" for g in range(len(groups))] + [f"o{g}" for g in range(len(groups))]
+    arrays = [f"M{g}" for g in range(len(groups))] + [f"o{g}" for g in range(len(groups))]
     lines = [
         "import numba", "import numpy as np", "", "", f"@numba.njit(cache=True, {_OPTIONS})",
-        f"def kernel({', '.join(['u', 'x', 'S', 's', 'ends', 'stride', *arrays])}):",
+        f"def kernel({', '.join(['u', 'x', 'offset', 'S', 'ends', 'stride', *arrays])}):",
         *[f"    x{i} = x[{i}]" for i in range(n)],
         f"    for b in range(u.size // {L * q}):",
-        *[f"        u{j} = np.float64(u[b * {L * q} + {j}])" for j in range(L * q)],
+        *[f"        u{j} = np.float64(u[b * {L * q} + {j}]) + offset" for j in range(L * q)],
     ]  # fmt: skip
     for g, (p, kind) in enumerate(groups):
         if kind == "float32":
             lines += [f"        {v}f = np.float32({v})" for v in x + u] if g == 0 or groups[g - 1][1] != kind else []
         tail = "f" if kind == "float32" else ""
         terms = [f"M{g}[{k}, i] * {v}{tail}" for k, v in list(enumerate(x + u))[::-1]]
-        lines += [f"        for i in range({L * p}):", f"            o{g}[b, i] = {' + '.join([f'm{g}[i]', *terms])}"]
+        lines += [f"        for i in range({L * p}):", f"            o{g}[b, i] = {' + '.join(terms)}"]
     for i in range(n):
-        driven = " + ".join([f"s[{i}]", *[f"S[{i}, {n + j}] * {v}" for j, v in enumerate(u)]])
-        first = " + ".join(f"S[{i}, {k}] * {v}" for k, v in enumerate(x[: n // 2])) or "0.0"
-        rest = " + ".join(f"S[{i}, {k + n // 2}] * {v}" for k, v in enumerate(x[n // 2 :]))
+        driven = " + ".join(f"S[{n + j}, {i}] * {v}" for j, v in enumerate(u))
+        first = " + ".join(f"S[{k}, {i}] * {v}" for k, v in enumerate(x[: n // 2])) or "0.0"
+        rest = " + ".join(f"S[{k + n // 2}, {i}] * {v}" for k, v in enumerate(x[n // 2 :]))
         lines.append(f"        z{i} = (({driven}) + ({first})) + ({rest})")
     lines += [f"        x{i} = z{i}" for i in range(n)]
     lines.append("        if stride > 0 and (b + 1) % stride == 0:")
