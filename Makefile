@@ -29,6 +29,7 @@ docs: $(STAMP)docs                   ## the documentation, into site/
 
 bench: $(STAMP)dev                   ## benchmarks against named peers
 	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/tracking.py
 
 clean:
 	rm -rf $(ENV) demo site report

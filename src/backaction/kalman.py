@@ -136,6 +136,12 @@ class Stage:
         H = f.model.H
         return discrete_lyapunov(f.closed_loop.T, H.T @ np.linalg.solve(f.innovation, H))
 
+    @property
+    def smoothed(self) -> Array:
+        """Steady covariance of the smoothed estimate."""
+        CP = self.read @ self._steady().covariance
+        return CP @ self.read.T - CP @ self.information @ CP.T
+
     @cached_property
     def effect(self) -> SteadyEffect | None:
         """The steady effect operator, None where there is none."""
@@ -226,6 +232,7 @@ class Filter:
             raise InputError(f"schedule of models starts at samples {starts}: must rise from 0")
         self.stages = [Stage(m, plan) for _, m in schedule]
         self.starts, self.plan, self.state = starts, plan, state
+        self._room: tuple[Array, Array, Array] | None = None  # of a block's states and covariances
 
     @property
     def innovation_type(self) -> type:
@@ -356,7 +363,8 @@ class Filter:
             state.log_likelihood = np.nan
             return
         flat = innovation.reshape(-1)
-        square = float(np.dot(flat, flat)) / float(stage.white[0, 0]) ** 2
+        # not a dot product: waking a library's threads costs more than this sum
+        square = float(np.einsum("i,i->", flat, flat, dtype=np.float64)) / float(stage.white[0, 0]) ** 2
         log_det = float(np.sum(np.log(np.diag(stage._innovation_root))))
         state.log_likelihood -= 0.5 * square + size * (log_det + 0.5 * innovation.shape[1] * np.log(2 * np.pi))
         state.seen += innovation.size
@@ -369,22 +377,29 @@ class Filter:
         T, q = u.shape
         n = len(state.x)
         present = np.ones((T, q), dtype=bool) if ok is None else np.ascontiguousarray(ok)
-        if not present.all():
+        whole = ok is None or bool(present.all())
+        y = plan.scale * u.astype(np.float64) + plan.offset
+        if not whole:
             self._disturbed()
-        y = np.where(present, plan.scale * u.astype(np.float64) + plan.offset, 0.0)
-        xs, Ps, e = np.empty((T, n)), np.empty((T, n, n)), np.empty((T, q))
+            y = np.where(present, y, 0.0)
+        if keep or self._room is None or len(self._room[0]) < T:
+            room = (np.empty((T, n)), np.empty((T, n, n)), np.empty((T, q)))
+            self._room = None if keep else room
+        else:
+            room = self._room
+        xs, Ps, e = (r[:T] for r in room)
         steps: tuple[Array, ...] = (np.empty((0, n, n)), np.empty((0, n)), np.empty((0, n, n)))
         if plan.square_root and not state.settled:
             if keep:
                 raise InputError("smoothing in square-root form is not available; smooth without it")
-            gained = compiled("filter_square_root")(
+            gained = compiled("filter_square_root", n, q)(
                 y, present, state.x, state.P, m.F, m.H, stage.root, stage.white, e, xs, Ps
             )
             settled = self._is_settled(stage, state.P @ state.P.T)
         else:
             if keep:
                 steps = (np.empty((T, n, n)), np.empty((T, n)), np.empty((T, n, n)))
-            gained = compiled("filter_varying")(
+            gained = compiled("filter_varying", n, q)(
                 y, present, state.x, state.P, m.F, m.H, m.Q, m.N, m.R, stage.white, e, xs, Ps, *steps
             )
             settled = self._is_settled(stage, state.P)
@@ -397,10 +412,10 @@ class Filter:
         if innovation is not None:
             innovation[:] = e
         state.log_likelihood += float(gained)
-        state.seen += int(present.sum())
+        state.seen += T * q if whole else int(present.sum())
         state.position += T
         # since the last missing sample
-        gone = np.flatnonzero(np.logical_not(np.all(present, axis=1)))
+        gone = np.flatnonzero(np.logical_not(np.all(present, axis=1))) if not whole else np.empty(0)
         quiet = T if not gone.size else T - 1 - int(gone[-1])
         state.since = state.since + T if quiet == T else quiet
         memory = np.inf if stage.steady is None else stage.steady.memory_s / m.interval_s

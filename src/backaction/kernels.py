@@ -128,28 +128,32 @@ def _block(q: int, divides: int) -> int:
 
 @functools.cache
 def _generated(n: int, q: int, L: int, groups: tuple[tuple[int, str], ...]) -> Callable[..., None]:
-    source = _source(n, q, L, groups)
+    return _kept("recursion", _source(n, q, L, groups), "kernel")
+
+
+def _kept(kind: str, source: str, name: str) -> Callable[..., Any]:
+    """The function `name` of a source, from the cache folder where there is one."""
     folder = cache_folder()
     if folder is not None:
-        path = folder / f"recursion_{hashlib.sha256(source.encode()).hexdigest()[:16]}.py"
+        path = folder / f"{kind}_{hashlib.sha256(source.encode()).hexdigest()[:16]}.py"
         try:
             if not path.is_file() or path.read_text() != source:
-                handle, name = tempfile.mkstemp(dir=folder, suffix=".tmp")
+                handle, temporary = tempfile.mkstemp(dir=folder, suffix=".tmp")
                 with os.fdopen(handle, "w") as file:
                     file.write(source)
-                os.replace(name, path)
+                os.replace(temporary, path)
             spec = importlib.util.spec_from_file_location(f"_backaction_{path.stem}", path)
             assert spec is not None
             assert spec.loader is not None
             module = importlib.util.module_from_spec(spec)
             sys.modules[spec.name] = module  # the stored code is found again under this name
             spec.loader.exec_module(module)
-            return module.kernel
+            return getattr(module, name)  # type: ignore[no-any-return]
         except (OSError, RuntimeError):
             pass
     names: dict[str, Any] = {}
     exec(source.replace("cache=True, ", ""), names)
-    return names["kernel"]
+    return names[name]  # type: ignore[no-any-return]
 
 
 def _source(n: int, q: int, L: int, groups: tuple[tuple[int, str], ...]) -> str:
@@ -182,14 +186,16 @@ def _source(n: int, q: int, L: int, groups: tuple[tuple[int, str], ...]) -> str:
 
 
 @functools.cache
-def compiled(name: str) -> Callable[..., Any]:
-    """The compiled form of one of the loops of `backaction.loops`."""
-    import numba
+def compiled(name: str, n: int, q: int) -> Callable[..., Any]:
+    """One of the loops of `backaction.loops`, compiled for n states and q currents: short inner loops are unrolled."""
+    import inspect
 
     from backaction import loops
 
-    function = getattr(loops, name)
-    try:
-        return numba.njit(cache=True, nogil=True, error_model="numpy")(function)
-    except RuntimeError:  # no folder for the compiled code: compile in each process
-        return numba.njit(nogil=True, error_model="numpy")(function)
+    body = inspect.getsource(getattr(loops, name))
+    signature, rest = body.split("\n", 1)
+    sizes = f"    n, q = {n}, {q}\n"
+    source = rest.replace(loops.SIZES, sizes)
+    assert source != rest
+    head = f"import numba\nimport numpy as np\n\n\n@numba.njit(cache=True, {_OPTIONS})\n"
+    return _kept(name, f"{head}{signature}\n{source}", name)

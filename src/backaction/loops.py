@@ -6,10 +6,13 @@ Samples y (T, q) with `ok` (T, q) false where one is missing. Written with expli
 twenty) a call into a matrix library costs more than the product.
 """
 
-# The functions are compiled whole; they call nothing but each other's inlined forms, so a few lines repeat.
 from __future__ import annotations
 
 import numpy as np
+
+# The line that is replaced by plain numbers when a loop is compiled. Each function is compiled by itself and calls no
+# other, so that a few lines repeat.
+SIZES = "    n, q = F.shape[0], H.shape[0]\n"
 
 
 def filter_varying(y, ok, x, P, F, H, Q, N, R, white, innovation, xs, Ps, Ls, Gs, Hs):  # type: ignore[no-untyped-def]
@@ -202,13 +205,13 @@ def filter_square_root(y, ok, x, W, F, H, L, white, innovation, xs, Ps):  # type
     return total
 
 
-def smooth_varying(r, M, Ls, Gs, Hs, rs, Ms):  # type: ignore[no-untyped-def]
+def smooth_varying(r, M, F, H, Ls, Gs, Hs, rs, Ms):  # type: ignore[no-untyped-def]
     """Backward recursion of the smoother: r <- L^T r + H^T S^-1 e, M <- L^T M L + H^T S^-1 H.
 
     `rs` (T, n) and `Ms` (T, n, n) receive r and M *before* step k is absorbed: with them x_{k+1} given the whole record is
     x^_{k+1} + P_{k+1} r and its covariance P_{k+1} - P_{k+1} M P_{k+1}. r and M are replaced by those before the first step.
     """
-    n = r.shape[0]
+    n, q = F.shape[0], H.shape[0]
     fresh, LM = np.empty(n), np.empty((n, n))
     for k in range(Ls.shape[0] - 1, -1, -1):
         rs[k] = r
@@ -319,3 +322,23 @@ def retrodict_varying(y, ok, eta, J, F, H, Q, N, R, etas, Js):  # type: ignore[n
                     s += 0.5 * (Ft[l, i] * M[l, n + j] + Ft[l, j] * M[l, n + i])
                 J[i, j] = s
                 J[j, i] = s
+
+
+def decay(D, F, H, out):  # type: ignore[no-untyped-def]
+    """out[k] = (F^T)^k D F^k: how a difference of informations dies out, k steps back."""
+    n, q = F.shape[0], H.shape[0]
+    now, half = D.copy(), np.empty((n, n))
+    for k in range(out.shape[0]):
+        out[k] = now
+        for i in range(n):
+            for j in range(n):
+                s = 0.0
+                for l in range(n):
+                    s += F[l, i] * now[l, j]
+                half[i, j] = s
+        for i in range(n):
+            for j in range(n):
+                s = 0.0
+                for l in range(n):
+                    s += half[i, l] * F[l, j]
+                now[i, j] = s

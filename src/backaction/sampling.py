@@ -264,7 +264,7 @@ def _newton(model: SampledModel, X: Array) -> Array | None:
 def _iterated(model: SampledModel, P: Array, steps: int = 1 << 16) -> Array:
     """P after so many exact filter steps, or as soon as it changes no more."""
     n, q = len(P), len(model.R)
-    loop, none = compiled("filter_varying"), (np.empty((0, n)), np.empty((0, n, n)))
+    loop, none = compiled("filter_varying", n, q), (np.empty((0, n)), np.empty((0, n, n)))
     chunk = 1 << 10
     y, ok = np.zeros((chunk, q)), np.ones((chunk, q), dtype=bool)
     x, P = np.zeros(n), P.copy()

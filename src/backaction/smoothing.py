@@ -44,14 +44,20 @@ def smooth(
         runs = forward.trace(u, ok)
         means, innovations, at, covariances = [], [], [], []
         for run in reversed(runs):
-            wanted = np.flatnonzero((np.arange(run.start, run.stop) + 1) % plan.every == 0)
+            first = -(-(run.start + 1) // plan.every) * plan.every - 1
+            near = wanted = np.arange(first, run.stop, plan.every) - run.start
             if run.kind == "steady":
-                mean, covariance, r, M, steady = _back_steady(
+                mean, near, covariance, r, M, steady = _back_steady(
                     run.stage, run.means, run.innovation, r, M, steady, wanted
                 )
+                if run.stage is not forward.stages[0]:  # another model's steady covariance is an exception too
+                    full = np.broadcast_to(run.stage.smoothed, (len(wanted), *run.stage.smoothed.shape)).copy()
+                    full[np.searchsorted(wanted, near)] = covariance
+                    near, covariance = wanted, full
             else:
                 rs, Ms = np.empty((run.stop - run.start, n)), np.empty((run.stop - run.start, n, n))
-                compiled("smooth_varying")(r, M, *run.steps, rs, Ms)
+                m = run.stage.model
+                compiled("smooth_varying", n, len(m.R))(r, M, m.F, m.H, *run.steps, rs, Ms)
                 steady = False
                 C = run.stage.read
                 mean = run.means[wanted] + np.einsum("pi,tij,tj->tp", C, run.Ps[wanted], rs[wanted])
@@ -60,7 +66,7 @@ def smooth(
             means.append(mean)
             innovations.append(run.innovation)
             covariances.append(covariance)
-            at.append((run.start + wanted + 1) // plan.every - 1 - start // plan.every)
+            at.append((run.start + near + 1) // plan.every - 1 - start // plan.every)
         order = slice(None, None, -1)
         yield Piece(
             start, stop, np.concatenate(means[order]), np.concatenate(innovations[order]), np.concatenate(at[order]),
@@ -70,14 +76,17 @@ def smooth(
 
 def _back_steady(
     stage: Stage, means: Array, innovation: Array, r: Array, M: Array, steady: bool, wanted: Array
-) -> tuple[Array, Array, Array, Array, bool]:
-    """A steady stretch backwards: one linear recursion for r; M goes to its steady value in closed form."""
+) -> tuple[Array, Array, Array, Array, Array, bool]:
+    """A steady stretch backwards: one linear recursion for r; M goes to its steady value in closed form.
+
+    Returns means, the samples whose covariance is not the steady one with these covariances, and r, M before the stretch.
+    """
     f = stage.steady
     assert f is not None
     T = len(means)
     added = np.empty((T, means.shape[1]))
     r = stage.backward.run(np.ascontiguousarray(innovation[::-1]), r, [added])
-    mean = means[wanted] + added[::-1][wanted]
+    mean = means[wanted] + added[T - 1 - wanted]
     L, limit = f.closed_loop, stage.information
     C, P = stage.read, f.covariance
     CP = C @ P
@@ -88,26 +97,15 @@ def _back_steady(
     if not steady:
         steady = bool(np.max(np.abs(P @ (M - limit) @ P)) < 1e-13 * np.max(np.abs(P)))
     if steady:
-        out = np.broadcast_to(covariance(limit), (len(wanted), len(C), len(C)))
-        return mean, out, r, limit.copy(), True
-    # M_j = limit + (L^T)^j (M - limit) L^j, j samples before the stretch's end
-    out = np.empty((len(wanted), len(C), len(C)))
-    back = T - 1 - wanted
-    previous, power = 0, np.eye(len(L))
-    hop = None
-    for i in range(len(wanted) - 1, -1, -1):
-        jump = int(back[i]) - previous
-        if jump:
-            if hop is None or hop[0] != jump:
-                hop = (jump, np.linalg.matrix_power(L, jump))
-            power = power @ hop[1]
-        previous = int(back[i])
-        if np.max(np.abs(power)) < 1e-9:  # M - limit has died out
-            out[: i + 1] = covariance(limit)
-            break
-        out[i] = covariance(limit + power.T @ (M - limit) @ power)
+        return mean, wanted[:0], np.empty((0, len(C), len(C))), r, limit.copy(), True
+    # M_j = limit + (L^T)^j (M - limit) L^j, j samples before the stretch's end, as long as the difference lives
+    alive = min(T, round(17 * f.memory_s / f.model.interval_s) + 1)
+    differences = np.empty((alive, len(L), len(L)))
+    compiled("decay", len(L), len(f.model.R))(M - limit, L, f.model.H, differences)
+    near = wanted[T - 1 - wanted < alive]
+    out = covariance(limit + differences[T - 1 - near])
     whole = np.linalg.matrix_power(L, T)
-    return mean, out, r, limit + whole.T @ (M - limit) @ whole, False
+    return mean, near, out, r, limit + whole.T @ (M - limit) @ whole, False
 
 
 def retrodict(
@@ -148,7 +146,7 @@ def retrodict(
                 y = np.where(there, plan.scale * u[part].astype(np.float64) + plan.offset, 0.0)
                 etas, Js = np.empty((b - a, n)), np.empty((b - a, n, n))
                 m = stage.model
-                compiled("retrodict_varying")(y, there, eta, J, m.F, m.H, m.Q, m.N, m.R, etas, Js)
+                compiled("retrodict_varying", n, len(m.R))(y, there, eta, J, m.F, m.H, m.Q, m.N, m.R, etas, Js)
                 values, cov = _states(plan.read, etas, Js, plan.every, a)
                 since = since + (b - a) if clean and not inside else 0
                 e = stage.effect

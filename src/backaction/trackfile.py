@@ -116,6 +116,8 @@ class TrackFile:
         else:
             flat = np.fromfile(self._exact_file).reshape(-1, 1 + p * p)
             rows, values = flat[:, 0].astype(np.int64), flat[:, 1:].reshape(-1, p, p)
+        if np.all(rows[1:] > rows[:-1]):
+            return rows, values
         order = np.argsort(rows, kind="stable")
         return rows[order], values[order]
 

@@ -47,7 +47,17 @@ class Tracker:
     """
 
     def __init__(self, experiment: Experiment, inputs: Currents, **options: Any) -> None:
-        self.setup = setup(experiment, inputs, **options)
+        self._begin(setup(experiment, inputs, **options))
+
+    @classmethod
+    def of(cls, made: Setup) -> Tracker:
+        """A tracker with a setup that is there already."""
+        out = cls.__new__(cls)
+        out._begin(made)
+        return out
+
+    def _begin(self, made: Setup) -> None:
+        self.setup = made
         self._filter = Filter(self.setup.schedule, self.setup.plan, self.setup.state.copy())
         self._waiting: list[Array] = []
         self._held = 0
@@ -222,7 +232,7 @@ def track(
         "memory_s": np.inf if first.steady is None else first.steady.memory_s, "estimate": estimate,
         "provenance": {"mean_removed": _level(records[0], inputs), "unit": records[0].unit, **(facts or {})},
     }  # fmt: skip
-    fingerprint = to_json([
+    fingerprint = "" if output is None else to_json([
         experiment.resolved().to_dict(), [[float(t), e.resolved().to_dict()] for t, e in schedule],
         [[r.name, r.size, r.sample_rate_hz] for r in records], densities, made.plan.every, estimate, list(made.modes),
         {k: repr(v) for k, v in options.items() if k != "schedule"}, repr(demodulate), keep,
@@ -236,7 +246,7 @@ def track(
             run.restore(saved)
         for shot in range(0 if saved is None else int(saved["shot"]), shots):
             if estimate == "filtered":
-                tracker = Tracker(experiment, inputs, every=made.plan.every, **options)
+                tracker = Tracker.of(made)
                 if saved is not None and saved["tracker"] is not None and shot == saved["shot"]:
                     tracker.restore(saved["tracker"])
                 run.follow(tracker, shot, counts)
@@ -373,8 +383,7 @@ def _steady_covariance(stage: Stage, estimate: str) -> Array:
     if stage.steady is None:
         return np.full((p, p), np.nan)
     if estimate == "smoothed":
-        CP = C @ stage.steady.covariance
-        return CP @ C.T - CP @ stage.information @ CP.T
+        return stage.smoothed
     return stage.covariance
 
 
