@@ -102,7 +102,7 @@ def test_a_killed_run_is_resumed_and_ends_equal(tmp_path, kind):
             first.stdout.readline()
         os.kill(first.pid, signal.SIGKILL)
     assert not target.exists()
-    notes = json.loads((tmp_path / ".t.partial.json").read_text())
+    notes = json.loads((tmp_path / f".t.{kind}.partial.json").read_text())
     assert notes["state"]["done"] >= 2 << 20
     again = subprocess.run([*run, "0", str(target), "all"], capture_output=True, text=True, check=True)
     parts = [float(p) for p in again.stdout.split()]
@@ -116,8 +116,8 @@ def test_a_killed_run_is_resumed_and_ends_equal(tmp_path, kind):
 
 
 def test_a_partial_file_of_another_call_is_not_used(thomas, made, tmp_path):
-    (tmp_path / ".t.partial.json").write_text(json.dumps({"fingerprint": "other", "layout": {}, "state": {}}))
-    (tmp_path / ".t.partial.h5").write_bytes(b"rubbish")
+    (tmp_path / ".t.h5.partial.json").write_text(json.dumps({"fingerprint": "other", "layout": {}, "state": {}}))
+    (tmp_path / ".t.h5.partial").write_bytes(b"rubbish")
     found = track(thomas, made, CALIBRATION, "lab", 16, output=tmp_path / "t.h5")
     assert np.array_equal(found.mean, track(thomas, made, CALIBRATION, "lab", 16).mean)
     assert [p.name for p in tmp_path.iterdir()] == ["t.h5"]

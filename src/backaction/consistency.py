@@ -18,7 +18,15 @@ from backaction.errors import InputError, ModelError
 from backaction.experiment import Experiment
 from backaction.files import packed, unpacked
 from backaction.matrices import Array
-from backaction.records import Digitiser, Record, Spectrum, averaged_spectrum, chi_square_p, gamma_normal_scores
+from backaction.records import (
+    Digitiser,
+    Record,
+    Spectrum,
+    averaged_spectrum,
+    chi_square_p,
+    efficiency,
+    gamma_normal_scores,
+)  # fmt: skip
 from backaction.sampling import discretise, spectrum_and_slope, steady_effect
 from backaction.shot_noise import Calibration
 from backaction.tracking import Track, track
@@ -43,6 +51,9 @@ class Line:
     width_hz: float
     excess: float
     """Peak of measured over predicted density."""
+
+
+_KEPT = ("in_band", "whole", "square", "count", "evenness")
 
 
 class Monitor:
@@ -70,7 +81,7 @@ class Monitor:
     ) -> None:
         from scipy.fft import prev_fast_len
 
-        if size - skip < 16 * segments:
+        if segments < 1 or size - skip < 16 * segments:
             raise InputError(f"{size} samples: too few for {segments} segments of the innovations' test")
         self.rate, self.variance, self.band, self.skip = sample_rate_hz, variance_sn, band_hz, skip
         self.segments, self.length = segments, (size - skip) // segments
@@ -79,6 +90,11 @@ class Monitor:
         inside = np.flatnonzero((f >= band_hz[0]) & (f <= min(band_hz[1], sample_rate_hz / 2)))[:-1]
         self.raw_band = -(-max(inside.size, 1) // 2048)
         self._inside = inside[: inside.size - inside.size % self.raw_band]
+        if not self._inside.size:
+            raise InputError(
+                f"no frequency of the innovations lies within {band_hz[0]:g}..{band_hz[1]:g} Hz: the band is too narrow for "
+                f"segments of {piece} samples at {sample_rate_hz:g} Hz"
+            )
         self.raw_whole = max(1, (f.size - 2) // 400)
         self._whole = np.arange(1, 1 + (f.size - 2) // self.raw_whole * self.raw_whole)
         self.frequency_hz = f[self._inside].reshape(-1, self.raw_band).mean(axis=1)
@@ -86,7 +102,9 @@ class Monitor:
         self.in_band = np.zeros((segments, self.frequency_hz.size))
         self.whole = np.zeros((segments, self.whole_hz.size))
         self.square, self.count = np.zeros(segments), np.zeros(segments)
-        self._buffer, self._filled = np.zeros(piece), 0
+        self.evenness = np.ones((segments, 3))
+        self._buffer, self._mask, self._resumed = np.zeros(piece), np.ones(piece, dtype=bool), -1
+        self._end = 0
 
     @classmethod
     def of(cls, track: Track, band_hz: tuple[float, float], segments: int = 20) -> Monitor:
@@ -119,30 +137,49 @@ class Monitor:
             offset = at - k * self.length
             room = part[: max(0, self._buffer.size - offset)]
             self._buffer[offset : offset + room.size] = room
-            if room.size and offset + room.size == self._buffer.size:
+            self._mask[offset : offset + room.size] = good[: room.size]
+            if room.size and offset + room.size == self._buffer.size and k != self._resumed:
                 self._periodogram(k)
             e, at = e[part.size :], at + part.size
+            self._end = at
 
     def _periodogram(self, k: int) -> None:
-        there = max(int(np.count_nonzero(self._buffer)), 1)  # missing samples are zeros
+        there = int(np.sum(self._mask))
+        if not there:
+            return
+        if there < self._mask.size:  # missing samples are zeros, which correlate neighbouring frequencies
+            w = self._mask.astype(float)
+            groups = self.raw_whole, self.raw_band * self._group(200), self.raw_band * self._group(20)
+            self.evenness[k] = [efficiency(w, m) for m in groups]
         power = np.abs(np.fft.rfft(self._buffer)) ** 2 / (there * self.variance)
         self.in_band[k] = power[self._inside].reshape(-1, self.raw_band).mean(axis=1)
         self.whole[k] = power[self._whole].reshape(-1, self.raw_whole).mean(axis=1)
 
     def state(self) -> dict[str, Any]:
         """What is known so far, as plain data; a segment that is not complete yet is given up."""
-        kept = {k: packed(getattr(self, k)) for k in ("in_band", "whole", "square", "count")}
-        return kept
+        kept: dict[str, Any] = {k: packed(getattr(self, k)) for k in _KEPT}
+        return kept | {"end": self._end}
 
     def restore(self, saved: Mapping[str, Any]) -> None:
         """Go on from a `state()`."""
-        for key, value in saved.items():
-            setattr(self, key, unpacked(value))
+        for key in _KEPT:
+            setattr(self, key, unpacked(saved[key]))
+        self._end = int(saved["end"])
+        self._resumed = self._end // self.length if self._end % self.length else -1
 
     @property
     def complete(self) -> Array:
         """The segments whose periodogram is there."""
         return np.flatnonzero(np.any(self.whole, axis=1))
+
+    def _group(self, bins: int) -> int:
+        """Kept bins of the band in each of so many."""
+        return max(1, self.frequency_hz.size // bins)
+
+    def averages(self, kind: int, raw: int) -> float:
+        """Effective averages of a mean over the complete segments, `raw` bins of a periodogram in each."""
+        c = self.evenness[self.complete, kind]
+        return float(raw * c.size**2 / np.sum(1 / c)) if c.size else 0.0
 
     @property
     def relative_variance(self) -> Array:
@@ -151,12 +188,12 @@ class Monitor:
 
     def spectrum(self, bins: int) -> tuple[Array, Array, float]:
         """(frequencies, normalised density, averages per bin) within the band, over all segments."""
-        group = max(1, self.frequency_hz.size // bins)
+        group = self._group(bins)
         use = self.frequency_hz.size - self.frequency_hz.size % group
         f = self.frequency_hz[:use].reshape(-1, group).mean(axis=1)
         there = self.complete
         density = self.in_band[there, :use].mean(axis=0).reshape(-1, group).mean(axis=1)
-        return f, density, float(there.size * self.raw_band * group)
+        return f, density, self.averages(1, self.raw_band * group)
 
 
 def innovation_spectrum(track: Track, resolution_hz: float) -> Spectrum:
@@ -202,7 +239,7 @@ def innovation_tests(
     whole = m.whole[there].mean(axis=0)
     _, flat, averages = m.spectrum(200)
     for name, density, count, where in (
-        ("innovation whiteness", whole, float(there.size * m.raw_whole), "over the whole spectrum"),
+        ("innovation whiteness", whole, m.averages(0, m.raw_whole), "over the whole spectrum"),
         ("innovation flatness in band", flat, averages, band),
     ):
         level = density / np.mean(density)
@@ -226,10 +263,12 @@ def innovation_tests(
 def _steady_in_time(m: Monitor, band: str) -> Test:
     """Chi-square of the band's power in (segment, frequency) cells about its mean over time."""
     columns = min(20, m.frequency_hz.size)
-    group = m.frequency_hz.size // columns
+    group = m._group(20)
+    columns = min(columns, m.frequency_hz.size // group)
     there = m.complete
     cells = m.in_band[there, : columns * group].reshape(there.size, columns, group).mean(axis=2)
-    scores = gamma_normal_scores(cells / cells.mean(axis=0), float(m.raw_band * group))
+    averages = m.raw_band * group * m.evenness[there, 2][:, None]
+    scores = gamma_normal_scores(cells / cells.mean(axis=0), averages)
     p = chi_square_p(scores, columns)
     value = float(np.sum(scores**2) / (scores.size - columns))
     good = words(p, "steady in time", "NOT steady in time: something drifts")
@@ -340,12 +379,7 @@ def prediction_retrodiction(
     same = filtered.mean.shape == retrodicted.mean.shape and filtered.modes == retrodicted.modes
     if not same or filtered.time_start_s != retrodicted.time_start_s or filtered.mean.ndim != 2:
         raise InputError("prediction_retrodiction: the two tracks are not of the same record, modes and times")
-    use = np.all(np.isfinite(retrodicted.mean), axis=1)
-    for t in (filtered, retrodicted):  # where both covariances are the steady ones
-        if t.exact_rows.size:
-            far = np.max(np.abs(t.exact_covariance - t.covariance), axis=(1, 2)) > 1e-3 * np.max(np.abs(t.covariance))
-            use[t.exact_rows[far | ~np.isfinite(far)]] = False
-            use[t.exact_rows[~np.all(np.isfinite(t.exact_covariance), axis=(1, 2))]] = False
+    use = _both_steady(filtered, retrodicted)
     difference = np.where(use[:, None], filtered.mean - retrodicted.mean, 0.0)
     if np.sum(use) < 100:
         raise InputError("prediction_retrodiction: the record is too short for both to be steady")
@@ -375,6 +409,16 @@ def prediction_retrodiction(
     return out
 
 
+def _both_steady(filtered: Track, retrodicted: Track) -> Array:
+    """The rows where both covariances are the steady ones."""
+    use: Array = np.all(np.isfinite(retrodicted.mean), axis=1)
+    for t in (filtered, retrodicted):
+        if t.exact_rows.size:
+            off = np.max(np.abs(t.exact_covariance - t.covariance), axis=(1, 2))
+            use[t.exact_rows[~(off < 1e-3 * np.max(np.abs(t.covariance)))]] = False
+    return use
+
+
 def _correlations(d: Array, lags: int) -> Array:
     """Sums of d_a(t + j) d_b(t) for lags j, shape (lags, r, r)."""
     size = 1 << int(np.ceil(np.log2(len(d) + lags)))
@@ -386,7 +430,7 @@ def agreement_test(found: Sequence[Agreement]) -> Test:
     """All agreements as one test: the largest deviation against its chance in as many looks, where the test has power."""
     from scipy import stats
 
-    looks = [a for a in found if a.share > 0.05]
+    looks = [a for a in found if a.share > 0.05] or list(found)
     worst = max(looks, key=lambda a: abs(a.z))
     p = float(min(1.0, len(looks) * 2 * stats.norm.sf(abs(worst.z))))
     first = found[0]
@@ -402,8 +446,11 @@ def agreement_test(found: Sequence[Agreement]) -> Test:
 def agreement(experiment: Experiment, record: Record, calibration: Calibration, **options: Any) -> Test | None:
     """Prediction against retrodiction on (at most the first 2^22 samples of) a record; options as for `track`.
 
-    None where there is no effect operator: a state that no later sample tells of, such as a line of no strength.
+    None where it cannot be done: several shots, too short a record, or no effect operator (a state that no later sample
+    tells of, such as a line of no strength).
     """
+    if record.shots > 1:
+        return None
     try:
         steady_effect(discretise(experiment.system, *record.digitiser))
     except (ModelError, np.linalg.LinAlgError):
@@ -414,6 +461,8 @@ def agreement(experiment: Experiment, record: Record, calibration: Calibration, 
         track(experiment, head, calibration, "lab", every, estimate=e, innovations=False, **options)
         for e in ("filtered", "retrodicted")
     ]  # type: ignore[arg-type]
+    if _both_steady(*tracks).sum() < 100:
+        return None
     return agreement_test(prediction_retrodiction(tracks[0], tracks[1]))
 
 

@@ -20,10 +20,14 @@ import numpy as np
 
 from backaction import consistency
 from backaction.consistency import Monitor, Test
-from backaction.errors import InputError, nearest
-from backaction.experiment import Experiment
+from backaction.currents import currents
+from backaction.errors import InputError, ModelError, nearest
+from backaction.experiment import Experiment, unit_bounds
+from backaction.kalman import Stage
 from backaction.matrices import Array, block_diagonal, symmetric
 from backaction.records import Record
+from backaction.response import VACUUM
+from backaction.setups import setup
 from backaction.shot_noise import Calibration
 from backaction.tracking import track
 
@@ -79,19 +83,24 @@ def follow(
     for name in names:
         if name not in experiment.fields():
             raise InputError(f"drift: no parameter '{name}'{nearest(name, experiment.fields())}")
-    if segments < 4:
-        raise InputError(f"segments = {segments}: must be >= 4")
+    if segments < 4 or record.size < 4096 * segments:
+        raise InputError(
+            f"segments = {segments}: must be >= 4, of at least 4096 samples each ({record.size} are there)"
+        )
     scale = np.array([_scale(experiment, n) for n in names])
     centre = np.array([float(np.real(experiment.value(n))) for n in names])
     k = len(names)
     step = record.size // segments
     times = record.start_s + (np.arange(segments) + 0.5) * step / record.sample_rate_hz
     delta = np.zeros((segments, k))
+    bounds = np.array([unit_bounds(experiment, n)[1:] for n in names], dtype=float)
+    low, high = ((bounds - centre[:, None]) / scale[:, None] * (1 - 1e-9)).T
     before: tuple[Test, ...] = ()
     after: tuple[Test, ...] = ()
     posterior = np.eye(segments * k)
     covariance, tau = np.eye(k), 3.0
     for turn in range(iterations + 1):
+        delta = np.clip(delta, low, high)
         used = [experiment.with_values(dict(zip(names, (centre + scale * d).tolist(), strict=True))) for d in delta]
         schedule = [(record.start_s + i * step / record.sample_rate_hz, e) for i, e in enumerate(used)]
         if progress:
@@ -129,15 +138,17 @@ def watch(
 ) -> Monitor:
     """The innovations of a record, watched while they are made and not kept."""
     band = experiment.band_hz or (0.0, record.sample_rate_hz / 2)
-    seen: list[Monitor] = []
-
-    def monitor(start: int, e: Array) -> None:
-        seen[0](start, e)
-
-    first = track(experiment, record.part(0, 2), calibration, "lab", 1, innovations=False)  # for the predicted variance
-    seen.append(Monitor(record.sample_rate_hz, record.size, first.innovation_variance_sn, band, segments))
+    inputs = currents([record], [calibration.density])
+    made = setup(experiment, inputs, "lab", 1, schedule=schedule or ())
+    steady = Stage(made.schedule[0][1], made.plan).steady
+    if steady is None:
+        raise ModelError(
+            f"{experiment.name}: no steady filter, so that nothing says how large the innovations should be"
+        )
+    variance = float(steady.innovation[0, 0]) * inputs.interval_s / VACUUM
+    monitor = Monitor(record.sample_rate_hz, record.size, variance, band, segments)
     track(experiment, record, calibration, "lab", 4096, schedule=schedule or (), innovations=False, monitor=monitor)
-    return seen[0]
+    return monitor
 
 
 def _scale(experiment: Experiment, name: str) -> float:

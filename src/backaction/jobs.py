@@ -7,6 +7,7 @@ others; a run that was killed goes on where it was.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -96,8 +97,11 @@ def track_file(job: Job, record: str, output: str, say: Say | None = None) -> Ou
     """
     tell: Say = say or (lambda text, part: None)
     key = job.key(record)
-    if Path(output).exists() and _made_by(output, key):
-        return Outcome(record, output, "kept", f"{output} is there already, made by the same call")
+    there = _made_by(output, key)
+    if there is not None:
+        tests_then = tuple(Test(*t) for t in there["tests"])
+        said = f"{output} is there already, made by the same call"
+        return Outcome(record, output, "kept", said, tests_then, tuple(there["notes"]))
     experiment = job.experiment
     data = read_record(record, **job.given)
     shot = read_record(job.shot, **job.given)
@@ -129,7 +133,8 @@ def track_file(job: Job, record: str, output: str, say: Say | None = None) -> Ou
     watched = _Watch(band)
     inputs = tracking.currents([data], [calibration.density], options["demodulate"])
     if job.estimate != "retrodicted":
-        watched.prepare(tracking.setup(experiment, inputs, start=job.start), data.size // inputs.factor)  # type: ignore[arg-type]
+        made = tracking.setup(experiment, inputs, start=job.start, schedule=schedule)  # type: ignore[arg-type]
+        watched.prepare(made, data.shots * tracking.length([data], inputs))
     facts = {
         "experiment": to_json(experiment.resolved().to_dict(), None), "record": data.name, "job": key,
         "shot_noise_density": calibration.density,
@@ -138,36 +143,51 @@ def track_file(job: Job, record: str, output: str, say: Say | None = None) -> Ou
         facts["schedule"] = to_json(
             [[t, {n: float(np.real(e.value(n))) for n in job.follow}] for t, e in schedule], None
         )
+
+    def closing(found: tracking.Track) -> dict[str, Any]:
+        """Checks before the file has its name: they are kept in it."""
+        if watched.monitor is not None:
+            tests.extend(consistency.innovation_tests(watched.monitor, calibration, band))
+            notes.extend(_lines(watched, experiment))
+        if job.estimate == "filtered" and found.modes == experiment.reported_modes() and not job.ahead_s:
+            lost = nuisance.costs(experiment)
+            if lost:
+                parts = ", ".join(map(str, lost[:6]))
+                notes.append(f"technical noise costs {lost[0].loss:.4f} of {lost[0].variance:.4f}: {parts}")
+        if job.check and job.estimate == "filtered":
+            tell("retrodicting", None)
+            agreed = consistency.agreement(
+                experiment, data, calibration, demodulate=options["demodulate"], schedule=schedule
+            )
+            tests.extend([] if agreed is None else [agreed])
+            if agreed is None:
+                notes.append(
+                    "prediction and retrodiction cannot be compared: several shots, too short a record, or a state of which "
+                    "later samples do not tell"
+                )
+        if found.missing or found.clipped:
+            notes.append(f"{found.missing} samples missing, {found.clipped} clipped: predicted through")
+        kept = {"tests": [[t.name, t.passed, t.value, t.p, t.sentence] for t in tests], "notes": notes}
+        return facts | {"checks": to_json(kept, None)}
+
     found = tracking.track(
         experiment, data, calibration, every=job.every, progress=lambda part: tell("filtering", part), output=output,
-        innovations=job.innovations, monitor=watched, facts=facts, **options,
+        innovations=job.innovations, monitor=watched, facts=closing, **options,
     )  # fmt: skip
-    if watched.monitor is not None:
-        tests += consistency.innovation_tests(watched.monitor, calibration, band)
-        lines = watched.lines()
-        notes += [f"unexplained noise at {x.frequency_hz / 1e3:.6g} kHz ({x.excess:.3g} x)" for x in lines]
-        notes += [f"it may enter {p.place}; as TOML:\n{p.toml}" for p in nuisance.proposals(experiment, lines)]
-        if lines:
-            notes.append("V_c of this track is not that of the system: say where the lines enter, and track again")
-    if job.estimate == "filtered" and found.modes == experiment.reported_modes() and not job.ahead_s:
-        lost = nuisance.costs(experiment)
-        if lost:
-            notes.append(
-                f"technical noise costs {lost[0].loss:.4f} of {lost[0].variance:.4f}: {', '.join(map(str, lost[:6]))}"
-            )
-    if job.check and job.estimate == "filtered":
-        tell("retrodicting", None)
-        agreed = consistency.agreement(
-            experiment, data, calibration, demodulate=options["demodulate"], schedule=schedule
-        )
-        tests += [] if agreed is None else [agreed]
-        notes += ["no effect operator: the later samples do not tell of every state"] if agreed is None else []
-    if found.missing or found.clipped:
-        notes.append(f"{found.missing} samples missing, {found.clipped} clipped: predicted through")
     sentence = (
         f"wrote {output}: {found.mean.shape[-2]} means of {', '.join(found.modes)} every {found.time_step_s:.4g} s"
     )
-    return Outcome(record, output, "done", sentence, tuple(tests), tuple(notes), 0)
+    return Outcome(record, output, "done", sentence, tuple(tests), tuple(notes))
+
+
+def _lines(watched: _Watch, experiment: Experiment) -> list[str]:
+    """What is said of noise that the model does not have."""
+    lines = watched.lines()
+    notes = [f"unexplained noise at {x.frequency_hz / 1e3:.6g} kHz ({x.excess:.3g} x)" for x in lines]
+    notes += [f"it may enter {p.place}; as TOML:\n{p.toml}" for p in nuisance.proposals(experiment, lines)]
+    if lines:
+        notes.append("V_c of this track is not that of the system: say where the lines enter, and track again")
+    return notes
 
 
 def run(
@@ -216,8 +236,8 @@ def _isolated(job: Job, record: str, output: str) -> Outcome:
         return track_file(job, record, output)
     except BackactionError as error:
         return Outcome(record, output, "failed", str(error), exit_code=error.exit_code)
-    except (OSError, MemoryError, ArithmeticError, np.linalg.LinAlgError) as error:
-        return Outcome(record, output, "failed", f"{record}: {error}", exit_code=2)
+    except Exception as error:  # one record's failure, whatever it is, stops no other
+        return Outcome(record, output, "failed", f"{record}: {type(error).__name__}: {error}", exit_code=2)
 
 
 class _Watch:
@@ -240,6 +260,15 @@ class _Watch:
         if self.monitor is not None:
             self.monitor(start, innovation)
 
+    def state(self) -> dict[str, Any] | None:
+        """The monitor's, for a run that is resumed."""
+        return None if self.monitor is None else self.monitor.state()
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Go on from a `state()`."""
+        if self.monitor is not None:
+            self.monitor.restore(saved)
+
     def lines(self) -> list[Line]:
         """Residual lines within the band."""
         assert self.monitor is not None
@@ -255,19 +284,27 @@ def _band(experiment: Experiment, record: Record) -> tuple[float, float]:
     return float(0.9 * np.min(f)), float(min(1.1 * np.max(f), 0.48 * record.sample_rate_hz))
 
 
-def _stamp(path: str) -> tuple[str, int, int]:
+def _stamp(path: str) -> list[Any]:
+    """The argument as it is, and size and time of the file (of all files of a Zarr store)."""
     file = Path(path)
     if not file.exists() and ":" in path:
         file = Path(path.rpartition(":")[0])
+    files = sorted(p for p in file.rglob("*") if p.is_file()) if file.is_dir() else [file]
     try:
-        status = file.stat()
+        stats = [p.stat() for p in files]
     except OSError:
-        return str(file.absolute()), -1, -1
-    return str(file.absolute()), status.st_size, status.st_mtime_ns
+        return [path, str(file.absolute())]
+    return [path, str(file.absolute()), sum(s.st_size for s in stats), max((s.st_mtime_ns for s in stats), default=0)]
 
 
-def _made_by(output: str, key: str) -> bool:
+def _made_by(output: str, key: str) -> dict[str, Any] | None:
+    """Tests and notes of a track that the same job made, None where it is another or none."""
+    if not Path(output).exists():
+        return None
     try:
-        return bool(read_track(output)[1].get("job") == key)
+        attributes = read_track(output)[1]
     except InputError:
-        return False
+        return None
+    if attributes.get("job") != key or "checks" not in attributes:
+        return None
+    return dict(json.loads(attributes["checks"]))

@@ -51,22 +51,17 @@ class Plan:
 
     @property
     def block(self) -> int:
-        """Samples per anchored block: a multiple of `every`, or a divisor of it where `every` is large."""
-        if self.every <= _BLOCK:
-            return self.every * -(-_BLOCK // self.every)
-        return next((d for d in range(_BLOCK, 255, -1) if self.every % d == 0), self.every)
+        """Samples per anchored block: a multiple of `every` where that is smaller."""
+        return self.every * -(-_BLOCK // self.every) if self.every <= _BLOCK else _BLOCK
 
 
 class Stage:
     """One model with everything that its steady stretches need, made when first used."""
 
-    def __init__(self, model: SampledModel, plan: Plan) -> None:
-        self.model, self.plan = model, plan
-        F, n = model.F, model.F.shape[-1]
-        self.read = plan.read @ np.linalg.matrix_power(F, plan.ahead)
-        Q = np.zeros((n, n))
-        for _ in range(plan.ahead):
-            Q = F @ Q @ F.T + model.Q
+    def __init__(self, model: SampledModel, plan: Plan, first: Stage | None = None) -> None:
+        self.model, self.plan, self._first = model, plan, first
+        F, Q = _ahead(model.F, model.Q, plan.ahead)
+        self.read = plan.read @ F
         self.added = plan.read @ Q @ plan.read.T
 
     @cached_property
@@ -89,7 +84,9 @@ class Stage:
 
     @cached_property
     def white(self) -> Array:
-        """Root of the covariance that innovations are whitened to: s 1, s^2 the first current's steady variance."""
+        """Root of the covariance that innovations are whitened to: s 1, s^2 the first model's steady variance."""
+        if self._first is not None:
+            return self._first.white
         return self._innovation_root[0, 0] * np.eye(len(self.model.R))
 
     @cached_property
@@ -112,7 +109,8 @@ class Stage:
         if plan.every == 1:
             outputs.append((self.read @ A, self.read @ B))
         kinds = [np.float32 if plan.single else np.float64] * len(outputs)
-        return Recursion(A, B, outputs, plan.scale, plan.offset, kinds, plan.every if plan.every > 1 else 0)
+        divides = plan.every if 1 < plan.every <= plan.block else 0
+        return Recursion(A, B, outputs, plan.scale, plan.offset, kinds, divides)
 
     @cached_property
     def full(self) -> Recursion:
@@ -230,7 +228,8 @@ class Filter:
         starts = [s for s, _ in schedule]
         if starts[0] != 0 or any(b <= a for a, b in itertools.pairwise(starts)):
             raise InputError(f"schedule of models starts at samples {starts}: must rise from 0")
-        self.stages = [Stage(m, plan) for _, m in schedule]
+        first = Stage(schedule[0][1], plan)
+        self.stages = [first, *(Stage(m, plan, first) for _, m in schedule[1:])]
         self.starts, self.plan, self.state = starts, plan, state
         self._room: tuple[Array, Array, Array] | None = None  # of a block's states and covariances
 
@@ -347,12 +346,19 @@ class Filter:
         seen = [] if innovation is None else [innovation]
         if plan.every == 1:
             self.state.x = stage.forward.run(u, x, [*seen, mean])
-        else:
-            stride = plan.every if plan.block % plan.every == 0 else plan.block
-            ends = np.empty((len(u) // stride, len(x)))
-            self.state.x = stage.forward.run(u, x, seen, ends, stride)
-            last = first + stride * (1 + np.arange(len(ends)))
-            mean[:] = ends[last % plan.every == 0] @ stage.read.T
+        elif plan.every <= plan.block:
+            ends = np.empty((len(u) // plan.every, len(x)))
+            self.state.x = stage.forward.run(u, x, seen, ends, plan.every)
+            mean[:] = ends @ stage.read.T
+        else:  # few means: from one to the next, and anew from the block after it, so that cuts do not matter
+            stop, row = first + len(u), 0
+            for a, b in itertools.pairwise(_anchors(first, stop, plan.every, plan.block)):
+                part = slice(a - first, b - first)
+                x = stage.forward.run(u[part], x, [s[part] for s in seen])
+                if b % plan.every == 0:
+                    mean[row] = stage.read @ x
+                    row += 1
+            self.state.x = x
         self._count(stage, innovation, first + len(u))
 
     def _count(self, stage: Stage, innovation: Array | None, position: int) -> None:
@@ -429,6 +435,25 @@ class Filter:
         V = stage.steady.covariance
         size = np.sqrt(np.maximum(np.diag(V), 1e-300))
         return bool(np.max(np.abs(P - V) / size[:, None] / size[None, :]) < _SETTLED)
+
+
+def _anchors(first: int, stop: int, every: int, block: int) -> list[int]:
+    """first, stop, the multiples of `every` between them and the block boundaries that follow these."""
+    points = {first, stop}
+    for k in range(first // every + 1, stop // every + 1):
+        points |= {k * every, min(stop, -(-k * every // block) * block)}
+    return sorted(points)
+
+
+def _ahead(F: Array, Q: Array, steps: int) -> tuple[Array, Array]:
+    """F^m and sum_{k<m} F^k Q F^k^T, by doubling."""
+    G, V = np.eye(len(F)), np.zeros_like(Q)
+    while steps:
+        if steps & 1:
+            G, V = F @ G, F @ V @ F.T + Q
+        F, Q = F @ F, F @ Q @ F.T + Q
+        steps >>= 1
+    return G, V
 
 
 def scaled_root(V: Array) -> Array:

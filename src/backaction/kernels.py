@@ -104,6 +104,7 @@ class Recursion:
         whole = steps - steps % L
         x = np.array(x, dtype=float)
         stride = every // L if ends is not None else 0
+        assert stride * L == every or ends is None
         room = np.empty((0, len(x))) if ends is None else ends
         blocks = [o[:whole].reshape(whole // L, L * o.shape[1]) for o in outputs]
         part = flat[: whole * self.B.shape[1]]

@@ -241,11 +241,11 @@ def averaged_spectrum(record: Record, resolution_hz: float, taper: float = 0.1) 
     if record.reference_hz is not None:
         centres = centres + record.reference_hz  # of the current before it was demodulated
     raw = round(resolution_hz * length / fs)
-    averages = float(np.median(count[keep])) * _efficiency(_tukey(length, taper), raw)
+    averages = float(np.median(count[keep])) * efficiency(_tukey(length, taper), raw)
     return Spectrum(centres, density, averages, resolution_hz, f"{record.unit}^2/Hz")
 
 
-def gamma_normal_scores(ratio: Array, averages: float) -> Array:
+def gamma_normal_scores(ratio: Array, averages: Any) -> Array:
     """Standard-normal scores of measured/expected ratios that are Gamma(N, 1/N) under the model."""
     from scipy import stats
 
@@ -276,7 +276,7 @@ def _contiguous(values: Array, least: int) -> list[Array]:
     return [values[a:b] for a, b in zip(edges[::2], edges[1::2], strict=True) if b - a >= least]
 
 
-def _efficiency(w: Array, raw_bins: int) -> float:
+def efficiency(w: Array, raw_bins: int) -> float:
     """Effective over nominal averages of `raw_bins` neighbouring bins of a periodogram with window w."""
     size = min(raw_bins, len(w) // 2)
     rho = np.abs(np.fft.rfft(w * w)[:size]) ** 2

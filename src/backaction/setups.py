@@ -81,8 +81,10 @@ class Setup:
         """Means from row number `row` on, in the frame that is asked for."""
         if self.frame == "lab":
             return mean
-        times = self.first_s + self.step_s * (row + np.arange(len(mean)))
-        return rotated(mean, times, self.rotation_hz).astype(mean.dtype, copy=False)
+        rows = row + np.arange(len(mean))
+        # turns of the start and of the rows apart: a start at 1.7e9 s (a date) leaves the differences exact
+        turns = [np.mod(f * self.first_s, 1.0) + np.mod(f * self.step_s * rows, 1.0) for f in self.rotation_hz]
+        return turned(mean, turns).astype(mean.dtype, copy=False)
 
 
 def setup(
@@ -116,6 +118,8 @@ def setup(
             f"{experiment.name}: its currents are {', '.join(system.currents) or 'none'}; tracking was given {q} record(s)"
         )
     chosen = tuple(modes) if modes is not None else experiment.reported_modes()
+    if not chosen:
+        raise InputError(f"{experiment.name}: no mode to track")
     for m in chosen:
         if m not in {x.name for x in system.modes}:
             raise InputError(f"no mode '{m}'{nearest(m, [x.name for x in system.modes])}")
@@ -123,14 +127,17 @@ def setup(
             raise InputError(f"mode '{m}' has no pair of quadratures to rotate: track it in the lab frame")
     model = inputs.model(system)
     switches = [(0, model)]
+    at_start = experiment
     for at_s, changed in schedule:
+        if not np.isfinite(at_s):
+            raise InputError(f"schedule at {at_s} s: must be finite")
         sample = round((at_s - inputs.start_s) / inputs.interval_s)
         other = inputs.model(changed.system)
         if other.F.shape != model.F.shape:
             raise InputError(f"schedule at {at_s:g} s: another number of states than the experiment's own")
         if sample <= switches[-1][0]:
             if sample == 0 and len(switches) == 1:
-                switches[0] = (0, other)
+                switches[0], at_start = (0, other), changed
                 continue
             raise InputError(f"schedule at {at_s:g} s: times must rise from the record's start at {inputs.start_s:g} s")
         switches.append((sample, other))
@@ -142,43 +149,41 @@ def setup(
     rotation = tuple(float(np.sign(f) * reference) for f in frequencies)
     steady = Stage(switches[0][1], Plan(read)).steady
     step = every if every is not None else (1 if frame == "lab" or steady is None else _decimation(steady, reference))
-    if step < 1:
-        raise InputError(f"every = {step}: must be >= 1")
-    ahead = round(ahead_s / inputs.interval_s)
-    if not (np.isfinite(ahead_s) and ahead >= 0):
+    if step < 1 or step != int(step):
+        raise InputError(f"every = {step}: must be a whole number >= 1")
+    if not (np.isfinite(ahead_s) and ahead_s >= 0):
         raise InputError(f"ahead_s = {ahead_s:g}: must be >= 0")
+    ahead = round(ahead_s / inputs.interval_s)
     scale, offset = inputs.affine
-    plan = Plan(read, step, scale, offset, ahead, single, square_root, likelihood)
-    state = _start(experiment, system, model, start, chosen)
+    plan = Plan(read, int(step), scale, offset, ahead, single, square_root, likelihood)
+    state = _start(at_start, switches[0][1], start)
     if square_root and not state.settled:  # a settled filter keeps the covariance itself
         state.P = scaled_root(state.P)
     return Setup(experiment, chosen, inputs, switches, plan, frame, rotation, state)
 
 
-def _start(
-    experiment: Experiment, system: LinearSystem, model: SampledModel, start: Start, modes: tuple[str, ...]
-) -> State:
+def _start(experiment: Experiment, model: SampledModel, start: Start) -> State:
     """Mean zero and the covariance that `start` says, of the model's states (front end included)."""
-    n = model.F.shape[-1]
+    system = experiment.system
+    n, k = model.F.shape[-1], system.A.shape[-1]
     if isinstance(start, str) and start == "steady":
         return State(np.zeros(n), steady_filter(model).covariance, settled=True)
     if isinstance(start, str) and start != "unconditional":
         raise InputError(f"start = '{start}': must be unconditional, steady or a GaussianState")
+    given = () if isinstance(start, str) else start.modes
+    index = system.indices(given)
     stable = np.max(np.abs(np.linalg.eigvals(model.F)), initial=0.0) < 1
+    if not stable and (isinstance(start, str) or len(index) < n):
+        raise ModelError(
+            f"{experiment.name}: unstable, there is no unconditional start; start from 'steady' or a state of all modes"
+        )
     P = np.zeros((n, n))
     if stable:
         P = discrete_lyapunov(model.F, model.Q)
-        k = system.A.shape[-1]
         P[:k, :k] = unconditional(system)
-    elif isinstance(start, str):
-        raise ModelError(
-            f"{experiment.name}: unstable, there is no unconditional start; start from 'steady' or a state"
-        )
-    if isinstance(start, GaussianState):
-        own = start.to().reduced(*[m for m in modes if m in start.modes])
-        index = system.indices(own.modes)
+    if not isinstance(start, str):
         P[index, :] = P[:, index] = 0.0
-        P[np.ix_(index, index)] = own.covariance
+        P[np.ix_(index, index)] = start.to().covariance
     return State(np.zeros(n), symmetric(P))
 
 
@@ -193,12 +198,15 @@ def _decimation(steady: SteadyFilter, reference_hz: float) -> int:
     return 1 << max(0, int(np.floor(np.log2(rate_hz / (16 * width)))))
 
 
-def rotated(mean: Array, times: Array, rotation: tuple[float, ...]) -> Array:
+def rotated(mean: Array, times: Array, rotation: Sequence[float]) -> Array:
     """Each mode (X + iP) -> e^{2 pi i f t} (X + iP)."""
+    return turned(mean, [np.mod(f * times, 1.0) for f in rotation])
+
+
+def turned(mean: Array, turns: Sequence[Array]) -> Array:
+    """Each mode (X + iP) -> e^{2 pi i turns} (X + iP)."""
     out = np.empty_like(mean)
-    for k, f in enumerate(rotation):
-        # the phase modulo one turn keeps its accuracy over long records
-        phase = 2 * np.pi * np.mod(f * times, 1.0)
-        z = (mean[:, 2 * k] + 1j * mean[:, 2 * k + 1]) * np.exp(1j * phase)
+    for k, t in enumerate(turns):
+        z = (mean[:, 2 * k] + 1j * mean[:, 2 * k + 1]) * np.exp(2j * np.pi * t)
         out[:, 2 * k], out[:, 2 * k + 1] = z.real, z.imag
     return out

@@ -23,17 +23,28 @@ Fetch = Callable[[int, int], tuple[Array, Array | None]]
 
 
 def smooth(
-    schedule: list[tuple[int, SampledModel]], plan: Plan, state: State, fetch: Fetch, size: int, chunk: int
+    schedule: list[tuple[int, SampledModel]],
+    plan: Plan,
+    state: State,
+    fetch: Fetch,
+    size: int,
+    chunk: int,
+    seen: Callable[[Piece, State], None] | None = None,
 ) -> Iterator[Piece]:
-    """Smoothed pieces from the last chunk to the first; `innovation` is the filter's."""
+    """Smoothed pieces from the last chunk to the first; `innovation` is the filter's.
+
+    `seen` is called with the filter's own pieces, in time order, before that.
+    """
     step = max(plan.block, chunk - chunk % plan.block)
     forward = Filter(schedule, plan, state)
     marks = []
     for start in range(0, size, step):
         marks.append(forward.state.copy())
-        if start + step < size:
-            u, ok = fetch(start, start + step)
-            forward.advance(u, ok)
+        if start + step < size or seen is not None:
+            u, ok = fetch(start, min(size, start + step))
+            piece = forward.advance(u, ok)
+            if seen is not None:
+                seen(piece, forward.state)
     n = len(state.x)
     r, M, steady = np.zeros(n), np.zeros((n, n)), False
     for mark in reversed(marks):
@@ -123,7 +134,7 @@ def retrodict(
         mask = None if ok is None else ok.reshape(u.shape)
         outputs = stop // plan.every - start // plan.every
         mean = np.full((outputs, len(plan.read)), np.nan)
-        covariance = np.full((outputs, len(plan.read), len(plan.read)), np.nan)
+        exact: list[tuple[Array, Array]] = [(np.empty(0, np.int64), np.empty((0, len(plan.read), len(plan.read))))]
         b = stop
         while b > start:
             a, inside = _block_before(engine, b, start, plan.block)
@@ -156,15 +167,17 @@ def retrodict(
             rows = np.flatnonzero((np.arange(a, b) + 1) % plan.every == 0)
             at = (a + rows + 1) // plan.every - 1 - start // plan.every
             mean[at] = values[rows] if cov is None else values
-            if cov is None:
+            if cov is None and stage is not engine.stages[0]:
                 assert stage.effect is not None
-                covariance[at] = plan.read @ stage.effect.covariance @ plan.read.T
-            else:
-                covariance[at] = cov
+                own = plan.read @ stage.effect.covariance @ plan.read.T
+                cov = np.broadcast_to(own, (len(rows), *own.shape))
+            if cov is not None:
+                exact.append((at, cov))
             b = a
             if b in engine.starts:
                 settled, since = False, 0
-        yield Piece(start, stop, mean, np.empty((0, u.shape[1])), np.arange(outputs), covariance)
+        at, cov = (np.concatenate(x) for x in zip(*exact[::-1], strict=True))
+        yield Piece(start, stop, mean, np.empty((0, u.shape[1])), at, cov)
 
 
 def _block_before(engine: Filter, stop: int, start: int, block: int) -> tuple[int, bool]:

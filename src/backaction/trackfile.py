@@ -1,8 +1,8 @@
 """Track files, HDF5 or Zarr, written while the filter runs and resumed after a kill.
 
 A run writes to `.NAME.partial` beside its target, with a small JSON that says how far it got, and is renamed when it is
-whole. The HDF5 file is laid out at its full size before anything is computed and closed; samples then go to their places
-in it by plain writes, so that a killed run never leaves a file that cannot be opened.
+whole; a lock keeps a second run away. The HDF5 file is laid out at its full size before anything is computed and closed;
+samples then go to their places in it by plain writes, so that a killed run never leaves a file that cannot be opened.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from backaction._version import __version__
-from backaction.errors import InputError
+from backaction.errors import InputError, ModelError
 from backaction.matrices import Array
 
 SCHEMA = "backaction/track/1"
@@ -51,9 +51,12 @@ class TrackFile:
             raise InputError(f"{path}: the folder {path.parent} does not exist")
         if not os.access(path.parent, os.W_OK):
             raise InputError(f"{path}: the folder {path.parent} cannot be written")
-        self._partial = path.parent / f".{path.stem}.partial{path.suffix}"
-        self._notes = path.parent / f".{path.stem}.partial.json"
-        self._exact_file = path.parent / f".{path.stem}.partial.exact"
+        if path.is_dir() and not _is_track(path):
+            raise InputError(f"{path}: is a folder that is no track; name another file")
+        self._partial, self._notes, self._exact_file, self._lock_file = (
+            path.parent / f".{path.name}.partial{end}" for end in ("", ".json", ".exact", ".lock")
+        )
+        self._lock = self._locked()
         kind = kinds[path.suffix.lower()]
         saved = self._saved()
         if saved is not None:
@@ -65,7 +68,7 @@ class TrackFile:
             except (OSError, KeyError, ValueError):
                 self.resumed = None
         if self.resumed is None:
-            self.discard()
+            self._remove()
             self._store = kind(self._partial, shapes, None)
             self._exact_file.write_bytes(b"")
         self.arrays = {k: _Shape(shape, dtype) for k, (shape, dtype) in shapes.items()}
@@ -77,8 +80,11 @@ class TrackFile:
         file = cls(None if path is None else Path(path), shapes, fingerprint)
         try:
             yield file
-        except (InputError, ValueError):
+        except (InputError, ModelError, ValueError):
             file.discard()
+            raise
+        except BaseException:  # interrupted: what is there stays for the next run
+            file.release()
             raise
 
     @classmethod
@@ -125,7 +131,6 @@ class TrackFile:
         """Everything until here is safe: a later run with the same fingerprint goes on from `state`."""
         if self._store is None:
             return
-        self._store.flush()
         notes = {
             "fingerprint": self._fingerprint, "layout": self._store.layout, "state": state,
             "exact_bytes": self._exact_file.stat().st_size,
@@ -149,16 +154,48 @@ class TrackFile:
         os.replace(self._partial, self.path)
         self.discard()
 
+    def release(self) -> None:
+        """Let go of the files and leave them."""
+        if self.path is not None:
+            if self._store is not None:
+                self._store.close()
+            os.close(self._lock)
+
     def discard(self) -> None:
-        """Remove what a partial run left."""
+        """Remove what a partial run left, and let others write."""
         if self.path is None:
             return
+        self._remove()
+        self._lock_file.unlink(missing_ok=True)
+        os.close(self._lock)
+
+    def _remove(self) -> None:
         if self._store is not None:
-            self._store.flush()
+            self._store.close()
         if self._partial.is_dir():
             shutil.rmtree(self._partial)
         for file in (self._partial, self._notes, self._exact_file):
             file.unlink(missing_ok=True)
+
+    def _locked(self) -> int:
+        """An open file that no other run has locked.
+
+        Raises
+        ------
+        InputError
+            If another run writes the same track.
+        """
+        handle = os.open(self._lock_file, os.O_RDWR | os.O_CREAT)
+        try:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:  # no such locks on this system
+            pass
+        except OSError:
+            os.close(handle)
+            raise InputError(f"{self.path}: another run is writing it") from None
+        return handle
 
     def _saved(self) -> dict[str, Any] | None:
         try:
@@ -196,6 +233,8 @@ class _Hdf5:
                     kind = h5py.h5t.py_create(np.dtype(dtype), logical=True)
                     item = h5py.h5d.create(file.id, name.encode(), kind, space, dcpl=properties)
                     layout[name] = int(item.get_offset())
+        else:
+            _checked(path, shapes)
         self.layout = layout
         self._file = os.open(path, os.O_RDWR)
 
@@ -210,15 +249,19 @@ class _Hdf5:
             written = os.pwrite(self._file, view, at)
             view, at = view[written:], at + written
 
-    def flush(self) -> None:
-        pass  # written data are in the system's hands: a killed process loses none of them
+    def close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+        self._file = -1
 
     def finish(self, added: Mapping[str, Array], attributes: Mapping[str, Any]) -> None:
         import h5py
 
-        os.close(self._file)
+        self.close()  # written data are in the system's hands: a killed process loses none of them
         with h5py.File(self.path, "r+") as file:
             for name, values in added.items():
+                if name in file:  # from a run that was killed here
+                    del file[name]
                 file[name] = values
             for key, value in attributes.items():
                 file.attrs[key] = value
@@ -249,18 +292,38 @@ class _Zarr:
     def write(self, name: str, index: tuple[Any, ...], values: Array) -> None:
         self._arrays[name][index] = values
 
-    def flush(self) -> None:
+    def close(self) -> None:
         pass
 
     def finish(self, added: Mapping[str, Array], attributes: Mapping[str, Any]) -> None:
         for name, values in added.items():
             values = np.asarray(values)
             chunks = tuple(max(n, 1) for n in values.shape)
-            array = self._group.create_array(name, shape=values.shape, dtype=values.dtype, chunks=chunks)
+            array = self._group.create_array(
+                name, shape=values.shape, dtype=values.dtype, chunks=chunks, overwrite=True
+            )
             if values.size:
                 array[...] = values
         for key, value in attributes.items():
             self._group.attrs[key] = _plain(value)
+
+
+def _checked(path: Path, shapes: Shapes) -> None:
+    """A partial file that can be opened and has these datasets; OSError or KeyError otherwise."""
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        for name, (shape, _) in shapes.items():
+            if file[name].shape != tuple(shape):
+                raise KeyError(name)
+
+
+def _is_track(path: Path) -> bool:
+    try:
+        read_track(path)
+    except InputError:
+        return False
+    return True
 
 
 def _plain(value: Any) -> Any:

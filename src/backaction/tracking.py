@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from backaction.currents import Currents, Demodulation, currents, length, stored
+from backaction.currents import Currents, Demodulation, currents, identity, length, stored
 from backaction.errors import InputError
 from backaction.experiment import Experiment
 from backaction.files import packed, to_json, unpacked
@@ -93,7 +94,8 @@ class Tracker:
 
     def flush(self) -> Piece:
         """Process what is left over (with `demodulate`: whole blocks of samples); the record ends here."""
-        joined = np.concatenate(self._waiting) if self._waiting else np.empty(0)
+        q = self.setup.currents.gain.size
+        joined = np.concatenate(self._waiting) if self._waiting else np.empty((0, q) if q > 1 else 0)
         self._waiting, self._held = [], 0
         return self.advance(joined[: len(joined) - len(joined) % self.setup.currents.factor])
 
@@ -152,7 +154,7 @@ def track(
     likelihood: bool = True,
     output: str | Path | None = None,
     monitor: Callable[[int, Array], None] | None = None,
-    facts: Mapping[str, Any] | None = None,
+    facts: Mapping[str, Any] | Callable[[Track], Mapping[str, Any]] | None = None,
 ) -> Track:
     """Track a record with the experiment's sampled model, exactly, its mean level removed.
 
@@ -189,7 +191,7 @@ def track(
     output
         *.h5 or *.zarr: written while running; a run that was killed is resumed by the same call.
     facts
-        Further attributes of the file.
+        Further attributes of the file, or what makes them of the finished track (before the file has its name).
 
     Raises
     ------
@@ -214,6 +216,8 @@ def track(
     }  # fmt: skip
     made = setup(experiment, inputs, every=every, **options)
     size, shots = length(records, inputs), records[0].shots
+    if every is None and made.plan.every > size:  # a record shorter than the default decimation
+        made = setup(experiment, inputs, every=max(1, size), **options)
     rows = size // made.plan.every
     if rows < 1:
         raise InputError(f"every = {made.plan.every}: must be between 1 and the {size} samples of the record")
@@ -230,12 +234,13 @@ def track(
         "modes": made.modes, "frame": frame, "rotation_hz": made.rotation_hz, "time_start_s": made.first_s,
         "time_step_s": made.step_s, "sample_rate_hz": 1 / inputs.interval_s, "record_start_s": records[0].start_s,
         "memory_s": np.inf if first.steady is None else first.steady.memory_s, "estimate": estimate,
-        "provenance": {"mean_removed": _level(records[0], inputs), "unit": records[0].unit, **(facts or {})},
+        "provenance": {"mean_removed": _level(records[0], inputs), "unit": records[0].unit} | _given(facts),
     }  # fmt: skip
     fingerprint = "" if output is None else to_json([
         experiment.resolved().to_dict(), [[float(t), e.resolved().to_dict()] for t, e in schedule],
-        [[r.name, r.size, r.sample_rate_hz] for r in records], densities, made.plan.every, estimate, list(made.modes),
-        {k: repr(v) for k, v in options.items() if k != "schedule"}, repr(demodulate), keep,
+        [identity(r) for r in records], densities, made.plan.every, estimate, list(made.modes), packed(made.state.P),
+        {k: repr(v) for k, v in options.items() if k not in ("schedule", "start")}, repr(demodulate), keep,
+        None if callable(facts) else {k: str(v) for k, v in (facts or {}).items()},
     ], None)  # fmt: skip
     with TrackFile.open(output, shapes, fingerprint) as file:
         run = _Run(file, made, records, monitor if monitor is not None else None, keep, np.sqrt(unit), progress)
@@ -253,20 +258,25 @@ def track(
                 for key in counts:
                     counts[key] += getattr(tracker, key)
             else:
-                fetch = _fetcher(records, inputs, shot)
+                fetch = _Fetch(records, inputs, shot)
                 if estimate == "smoothed":
-                    pieces = smooth(made.schedule, made.plan, made.state.copy(), fetch, size, _CHUNK)
+                    forward = made.state.copy()
+                    pieces = smooth(made.schedule, made.plan, forward, fetch, size, _CHUNK, run.seen(shot, counts))
                 else:
                     pieces = retrodict(made.schedule, made.plan, fetch, size, _CHUNK)
+                    counts["log_likelihood"] = np.nan
                 for piece in _counted(pieces, made):
                     run.store(piece, shot)
-                counts["log_likelihood"] = np.nan
+                counts["missing"] += fetch.missing
+                counts["clipped"] += fetch.clipped
             run.safe({"shot": shot + 1, "tracker": None, "counts": counts})
         exact_rows, exact_covariance = file.exact(len(made.plan.read))
         found = Track(
             file.arrays["mean"], _steady_covariance(first, estimate), file.arrays["innovation"], exact_rows=exact_rows,
             exact_covariance=exact_covariance, **counts, **numbers,
         )  # fmt: skip
+        if callable(facts):
+            found = replace(found, provenance=found.provenance | dict(facts(found)))
         if output is None:
             return found
         for key in ("covariance", "exact_rows", "exact_covariance"):
@@ -333,19 +343,34 @@ class _Run:
         row = piece.start // self.made.plan.every
         if not there:
             self.file.write("mean", (*where, slice(row, row + len(piece.mean))), piece.mean)
-        if piece.innovation.size and (self.keep or self.monitor is not None):
-            e: Array = np.empty(piece.innovation.shape, dtype=np.float32)
-            np.multiply(piece.innovation, self.scale, out=e, casting="unsafe")
-            e = e if e.shape[1] > 1 else e[:, 0]
-            if self.monitor is not None:
-                self.monitor(shot * self.size + piece.start, e)
-            if self.keep:
-                self.file.write("innovation", (*where, slice(piece.start, piece.stop)), e)
-        if shot == 0:
-            self.file.append(piece.exact, piece.covariance)
+        self.innovations(piece, shot)
+        self.file.append(piece.exact + shot * (self.size // self.made.plan.every), piece.covariance)
         self.done += piece.stop - piece.start
         if self.progress:
             self.progress(self.done / (self.size * self.shots))
+
+    def seen(self, shot: int, counts: dict[str, Any]) -> Callable[[Piece, State], None]:
+        """Takes the innovations of a smoother's forward pass, and its likelihood at the end."""
+
+        def take(piece: Piece, state: State) -> None:
+            self.innovations(piece, shot)
+            if piece.stop == self.size:
+                counts["log_likelihood"] += state.log_likelihood
+
+        return take
+
+    def innovations(self, piece: Piece, shot: int) -> None:
+        """Keep the innovations of a piece and show them to the monitor."""
+        if not piece.innovation.size or not (self.keep or self.monitor is not None):
+            return
+        e: Array = np.empty(piece.innovation.shape, dtype=np.float32)
+        np.multiply(piece.innovation, self.scale, out=e, casting="unsafe")
+        e = e if e.shape[1] > 1 else e[:, 0]
+        if self.monitor is not None:
+            self.monitor(shot * self.size + piece.start, e)
+        if self.keep:
+            where = (shot,) if self.shots > 1 else ()
+            self.file.write("innovation", (*where, slice(piece.start, piece.stop)), e)
 
     def safe(self, state: dict[str, Any]) -> None:
         """Note in the file how far it is."""
@@ -356,22 +381,43 @@ class _Run:
 
 
 def _counted(pieces: Iterator[Piece], made: Setup) -> Iterator[Piece]:
+    """Pieces of a backward pass: turned, rows counted from the record's start, innovations left to the forward pass."""
     for piece in pieces:
         row = piece.start // made.plan.every
         piece.mean = made.turned(piece.mean, row)
         piece.exact = piece.exact + row
+        piece.innovation = piece.innovation[:0]
         yield piece
 
 
-def _fetcher(
-    records: Sequence[Record], inputs: Currents, shot: int
-) -> Callable[[int, int], tuple[Array, Array | None]]:
-    def fetch(start: int, stop: int) -> tuple[Array, Array | None]:
+class _Fetch:
+    """Inputs of the filter by sample numbers, in any order; each chunk's missing and clipped samples count once."""
+
+    def __init__(self, records: Sequence[Record], inputs: Currents, shot: int) -> None:
+        self.records, self.inputs, self.shot = records, inputs, shot
+        self._counts: dict[int, tuple[int, int]] = {}
+
+    def __call__(self, start: int, stop: int) -> tuple[Array, Array | None]:
+        inputs = self.inputs
         first = start * inputs.factor
-        u, ok, _, _ = inputs.take(stored(records, first, stop * inputs.factor, shot, inputs.groups), first)
+        raw = stored(self.records, first, stop * inputs.factor, self.shot, inputs.groups)
+        u, ok, missing, clipped = inputs.take(raw, first)
+        self._counts[start] = (missing, clipped)
         return u, ok
 
-    return fetch
+    @property
+    def missing(self) -> int:
+        """Stored samples that are missing."""
+        return sum(m for m, _ in self._counts.values())
+
+    @property
+    def clipped(self) -> int:
+        """Stored samples that are clipped."""
+        return sum(c for _, c in self._counts.values())
+
+
+def _given(facts: Any) -> dict[str, Any]:
+    return {} if facts is None or callable(facts) else dict(facts)
 
 
 def _steady_covariance(stage: Stage, estimate: str) -> Array:
@@ -406,6 +452,16 @@ def growing(
 
 
 __all__ = [
-    "Currents", "Demodulation", "Setup", "Track", "Tracker", "currents", "load_track", "mode_frequencies", "sampled_filter",
-    "setup", "track",
+    "Currents",
+    "Demodulation",
+    "Setup",
+    "Track",
+    "Tracker",
+    "currents",
+    "length",
+    "load_track",
+    "mode_frequencies",
+    "sampled_filter",
+    "setup",
+    "track",
 ]  # fmt: skip

@@ -22,9 +22,9 @@ class Track:
 
     `mean` (T, 2k) over the reported modes at times `time_start_s` + i `time_step_s`, (shots, T, 2k) for repeated runs;
     `covariance` (2k, 2k) its steady covariance in the lab frame, and where that does not hold (start, after gaps, changed
-    parameters) rows `exact_rows` with `exact_covariance`. `innovation` (samples,) in square-root shot-noise units,
-    whitened to the variance `innovation_variance_sn`, NaN where a sample is missing; (samples, q) for q currents. In the
-    rotating frame mode j is turned by +2 pi `rotation_hz[j]` t.
+    parameters) rows `exact_rows` (those of all shots, one after another) with `exact_covariance`. `innovation` (samples,) in
+    square-root shot-noise units, whitened to the variance `innovation_variance_sn`, NaN where a sample is missing;
+    (samples, q) for q currents. In the rotating frame mode j is turned by +2 pi `rotation_hz[j]` t.
     """
 
     mean: Array
@@ -63,24 +63,25 @@ class Track:
         return GaussianState(self.covariance, self.modes)
 
     def covariances(self) -> Array:
-        """The covariance of every mean, lab frame, (T, 2k, 2k)."""
-        out = np.broadcast_to(self.covariance, (self.mean.shape[-2], *self.covariance.shape)).copy()
+        """The covariance of every mean, lab frame, (T, 2k, 2k), with a leading axis for shots."""
+        rows = int(np.prod(self.mean.shape[:-1]))
+        out = np.broadcast_to(self.covariance, (rows, *self.covariance.shape)).copy()
         if self.exact_rows.size:
             out[self.exact_rows] = self.exact_covariance
-        return out
+        return out.reshape(*self.mean.shape[:-1], *self.covariance.shape)
 
     def combination(self, vector: Array) -> tuple[Array, Array]:
-        """Mean (..., T) and variance (T,) of a linear combination u . (X1, P1, X2, ...) of the reported quadratures.
+        """Mean and variance, (T,) or (shots, T), of a linear combination u . (X1, P1, X2, ...) of the reported quadratures.
 
         In the rotating frame the mean is of the rotating quadratures; the variance is of the lab frame's.
         """
         u = np.asarray(vector, dtype=float)
         if u.shape != (self.mean.shape[-1],):
             raise InputError(f"combination of {u.size} quadratures: the track has {self.mean.shape[-1]}")
-        variance = np.full(self.mean.shape[-2], u @ self.covariance @ u)
+        variance = np.full(int(np.prod(self.mean.shape[:-1])), u @ self.covariance @ u)
         if self.exact_rows.size:
             variance[self.exact_rows] = np.einsum("i,tij,j->t", u, self.exact_covariance, u)
-        return self.mean @ u, variance
+        return self.mean @ u, variance.reshape(self.mean.shape[:-1])
 
     def to_xarray(self) -> Any:
         """An xarray Dataset: mean over (time, quadrature), covariance, innovation, attributes."""

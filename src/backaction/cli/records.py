@@ -22,7 +22,7 @@ from backaction.cli.common import (
     read,
     say,
 )  # fmt: skip
-from backaction.errors import CheckError, InputError
+from backaction.errors import CheckError, InputError, ModelError
 
 if TYPE_CHECKING:
     from backaction.simulation import Adc
@@ -144,7 +144,8 @@ def track(
         None if demodulate is None else baseband(demodulate), single, square_root, innovations, check,
         () if follow is None else tuple(n.strip() for n in follow.split(",")), segments,
     )  # fmt: skip
-    if len(records) == 1 and not output.is_dir() and scheduler is None:
+    track_name = output.suffix.lower() in (".h5", ".hdf5", ".zarr")
+    if len(records) == 1 and scheduler is None and (track_name or not output.is_dir()):
         distinct([output], [experiment, *records, shot, dark])
         with Progress("track") as progress:
             found = jobs.track_file(job, records[0], str(output), progress)
@@ -156,8 +157,9 @@ def track(
         if not found.passed:
             raise CheckError("the model does not fit this record: do not take the track for its conditional state")
         return
-    if output.suffix in (".h5", ".hdf5", ".zarr"):
-        raise InputError(f"-o {output}: {len(records)} records: name a folder")
+    if track_name:
+        what = "several records" if len(records) > 1 else "a scheduler"
+        raise InputError(f"-o {output}: with {what} name a folder")
     output.mkdir(exist_ok=True)
     stems = [Path(r.rpartition(":")[0] if ":" in r and not Path(r).exists() else r).stem for r in records]
     outputs = [str(output / f"{s}.track.h5") for s in stems]
@@ -173,7 +175,8 @@ def track(
         put(f"{word}  {found.record}: {'; '.join([found.sentence, *failed])}")
     bad = [f for f in every_one if f.status == "failed"]
     if bad:
-        raise InputError(f"{len(bad)} of {len(records)} records failed: {', '.join(f.record for f in bad)}")
+        text = f"{len(bad)} of {len(records)} records failed: {', '.join(f.record for f in bad)}"
+        raise (ModelError if all(f.exit_code == 3 for f in bad) else InputError)(text)
     unfit = [f.record for f in every_one if not f.passed]
     if unfit:
         raise CheckError(f"the model does not fit {len(unfit)} of {len(records)} records: {', '.join(unfit)}")
