@@ -217,6 +217,8 @@ def innovation_tests(
 ) -> list[Test]:
     """Variance against prediction, whiteness over the whole spectrum, flatness within the band, steadiness in time."""
     m = innovations if isinstance(innovations, Monitor) else Monitor.of(innovations, band_hz)
+    if not m.complete.size:
+        raise InputError("no innovations were seen: too short a record for the test, or all of it missing")
     total = float(np.sum(m.count))
     ratio = float(np.sum(m.square) / total / m.variance)
     scale_sd = calibration.relative_sd if calibration.floor_known else 0.0
@@ -234,8 +236,6 @@ def innovation_tests(
     ]
     band = f"within {band_hz[0] / 1e3:.6g}..{band_hz[1] / 1e3:.6g} kHz"
     there = m.complete
-    if not there.size:
-        raise InputError("no innovations were seen: too short a record for the test")
     whole = m.whole[there].mean(axis=0)
     _, flat, averages = m.spectrum(200)
     for name, density, count, where in (
