@@ -136,8 +136,8 @@ def test_long_backward_passes_reach_the_steady_covariances(thomas):
 
 
 @settings(max_examples=25)
-@given(st.lists(st.integers(1, 9000), max_size=12), st.integers(0, 5), st.booleans())
-def test_results_do_not_depend_on_how_the_record_was_cut(thomas, cuts, seed, save):
+@given(st.lists(st.integers(1, 9000), max_size=12), st.integers(0, 5), st.booleans(), st.sampled_from([("lab", 64), ("rotating", 2)]))  # fmt: skip
+def test_results_do_not_depend_on_how_the_record_was_cut(thomas, cuts, seed, save, kind):
     """Bit for bit, with gaps, with the state saved as JSON and restored at every cut."""
     size = 30_000
     made = simulate(thomas, size * 1e-7, 1e7, seed=1).record
@@ -145,14 +145,15 @@ def test_results_do_not_depend_on_how_the_record_was_cut(thomas, cuts, seed, sav
     y[np.random.default_rng(seed).integers(0, size, 20)] = np.nan
     record = Record(y, 1e7)
     inputs = currents([record], [VOLT_DENSITY])
-    whole = track(thomas, record, CALIBRATION, "lab", 64)
-    tracker = Tracker(thomas, inputs, frame="lab", every=64)
+    whole = track(thomas, record, CALIBRATION, *kind)
+    options = {"frame": kind[0], "every": kind[1]}
+    tracker = Tracker(thomas, inputs, **options)
     pieces, at = [], 0
     for cut in [*np.cumsum(cuts).tolist(), size]:
         pieces.append(tracker.push(y[at : min(cut, size)]))
         at = min(cut, size)
         if save:
-            other = Tracker(thomas, inputs, frame="lab", every=64)
+            other = Tracker(thomas, inputs, **options)
             other.restore(json.loads(json.dumps(tracker.state())))
             tracker = other
     pieces.append(tracker.flush())

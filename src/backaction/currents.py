@@ -229,14 +229,20 @@ def mean_level(record: Record) -> float:
     InputError
         If none of them is there.
     """
-    total, count = 0.0, 0
-    for start in range(0, min(record.size, LEVEL_SAMPLES), 1 << 20):
-        values = record.values(start, min(start + (1 << 20), LEVEL_SAMPLES))
-        good = values[np.isfinite(values)]
-        total, count = total + float(np.sum(np.real(good))), count + good.size
+    total, count, size = 0.0, 0, min(record.size, LEVEL_SAMPLES)
+    for start in range(0, size, 1 << 20):
+        stop = min(start + (1 << 20), size)
+        raw = np.asarray(record.source[0, start:stop] if record.shots > 1 else record.source[start:stop])
+        part = complex(np.sum(raw, dtype=complex if record.is_complex else float))
+        good = stop - start
+        if not np.isfinite(part) or any(a < stop and b > start for a, b in record.gaps):  # then what is there alone
+            values = record.values(start, stop)
+            values = (values[np.isfinite(values)] - record.offset) / record.scale
+            part, good = complex(np.sum(values)), values.size
+        total, count = total + part.real, count + good
     if count == 0:
         raise InputError(f"{record.name}: every sample is missing")
-    return total / count
+    return total / count * record.scale + record.offset
 
 
 def stored(records: Sequence[Record], start: int, stop: int, shot: int = 0, groups: tuple[int, ...] = ()) -> Array:

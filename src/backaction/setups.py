@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -20,6 +20,7 @@ from backaction.steady import unconditional
 from backaction.system import LinearSystem
 from backaction.tracks import FrameName
 
+_TURNS = 12
 Start = Literal["unconditional", "steady"] | GaussianState
 Schedule = Sequence[tuple[float, Experiment]]
 
@@ -61,6 +62,7 @@ class Setup:
     frame: FrameName
     rotation_hz: tuple[float, ...]
     state: State
+    _phases: dict[float, Array] = field(default_factory=dict, repr=False)
 
     @property
     def first_s(self) -> float:
@@ -81,10 +83,28 @@ class Setup:
         """Means from row number `row` on, in the frame that is asked for."""
         if self.frame == "lab":
             return mean
-        rows = row + np.arange(len(mean))
-        # turns of the start and of the rows apart: a start at 1.7e9 s (a date) leaves the differences exact
-        turns = [np.mod(f * self.first_s, 1.0) + np.mod(f * self.step_s * rows, 1.0) for f in self.rotation_hz]
-        return turned(mean, turns).astype(mean.dtype, copy=False)
+        if not len(mean):
+            return mean
+        # phases are products of one for each 2^12 rows (and the record's start) and one within them, at fixed places: cheap,
+        # the same however the record is cut, and exact for a start at 1.7e9 s (a date)
+        blocks = np.arange(row >> _TURNS, ((row + len(mean) - 1) >> _TURNS) + 1)
+        out = np.empty_like(mean)
+        known: dict[float, Array] = {}
+        for k, f in enumerate(self.rotation_hz):
+            if abs(f) not in known:
+                start = np.mod(abs(f) * self.first_s, 1.0) + np.mod(abs(f) * self.step_s * (blocks << _TURNS), 1.0)
+                phase = np.exp(2j * np.pi * start)[:, None] * self._table(abs(f))
+                known[abs(f)] = phase.reshape(-1)[row - (int(blocks[0]) << _TURNS) :][: len(mean)]
+            z = (mean[:, 2 * k] + 1j * mean[:, 2 * k + 1]) * (known[abs(f)] if f >= 0 else np.conj(known[abs(f)]))
+            out[:, 2 * k], out[:, 2 * k + 1] = z.real, z.imag
+        return out
+
+    def _table(self, frequency_hz: float) -> Array:
+        """e^{2 pi i f t} of the first 2^12 rows, made once."""
+        if frequency_hz not in self._phases:
+            turns = np.mod(frequency_hz * self.step_s * np.arange(1 << _TURNS), 1.0)
+            self._phases[frequency_hz] = np.exp(2j * np.pi * turns)
+        return self._phases[frequency_hz]
 
 
 def setup(
@@ -200,13 +220,8 @@ def _decimation(steady: SteadyFilter, reference_hz: float) -> int:
 
 def rotated(mean: Array, times: Array, rotation: Sequence[float]) -> Array:
     """Each mode (X + iP) -> e^{2 pi i f t} (X + iP)."""
-    return turned(mean, [np.mod(f * times, 1.0) for f in rotation])
-
-
-def turned(mean: Array, turns: Sequence[Array]) -> Array:
-    """Each mode (X + iP) -> e^{2 pi i turns} (X + iP)."""
     out = np.empty_like(mean)
-    for k, t in enumerate(turns):
-        z = (mean[:, 2 * k] + 1j * mean[:, 2 * k + 1]) * np.exp(2j * np.pi * t)
+    for k, f in enumerate(rotation):
+        z = (mean[:, 2 * k] + 1j * mean[:, 2 * k + 1]) * np.exp(2j * np.pi * np.mod(f * times, 1.0))
         out[:, 2 * k], out[:, 2 * k + 1] = z.real, z.imag
     return out

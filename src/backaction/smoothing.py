@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from backaction.kalman import Filter, Piece, Plan, Stage, State
+from backaction.kalman import Filter, Piece, Plan, Run, State
 from backaction.kernels import compiled
 from backaction.matrices import Array
 from backaction.sampling import SampledModel
@@ -29,22 +29,22 @@ def smooth(
     fetch: Fetch,
     size: int,
     chunk: int,
-    seen: Callable[[Piece, State], None] | None = None,
+    seen: Callable[[Array, int, State], None] | None = None,
 ) -> Iterator[Piece]:
-    """Smoothed pieces from the last chunk to the first; `innovation` is the filter's.
+    """Smoothed pieces from the last chunk to the first, without innovations.
 
-    `seen` is called with the filter's own pieces, in time order, before that.
+    `seen` is called with the filter's innovations, their first sample and the filter's state, in time order, before that.
     """
     step = max(plan.block, chunk - chunk % plan.block)
     forward = Filter(schedule, plan, state)
     marks = []
     for start in range(0, size, step):
         marks.append(forward.state.copy())
-        if start + step < size or seen is not None:
-            u, ok = fetch(start, min(size, start + step))
+        if start + step < size:
+            u, ok = fetch(start, start + step)
             piece = forward.advance(u, ok)
             if seen is not None:
-                seen(piece, forward.state)
+                seen(piece.innovation, start, forward.state)
     n = len(state.x)
     r, M, steady = np.zeros(n), np.zeros((n, n)), False
     for mark in reversed(marks):
@@ -53,14 +53,20 @@ def smooth(
         start = mark.position
         u, ok = fetch(start, stop)
         runs = forward.trace(u, ok)
-        means, innovations, at, covariances = [], [], [], []
+        if seen is not None and stop == size:  # the last chunk is filtered once, here
+            for run in runs:
+                seen(run.innovation, run.start, forward.state)
+        outputs = stop // plan.every - start // plan.every
+        mean = np.empty((outputs, len(plan.read)))
+        at, covariances = [], []
         for run in reversed(runs):
             first = -(-(run.start + 1) // plan.every) * plan.every - 1
             near = wanted = np.arange(first, run.stop, plan.every) - run.start
+            rows = slice(first - run.start, None, plan.every)
+            row = (first + 1) // plan.every - 1 - start // plan.every
+            out = mean[row : row + len(wanted)]
             if run.kind == "steady":
-                mean, near, covariance, r, M, steady = _back_steady(
-                    run.stage, run.means, run.innovation, r, M, steady, wanted
-                )
+                near, covariance, r, M, steady = _back_steady(run, r, M, steady, wanted, rows, out)
                 if run.stage is not forward.stages[0]:  # another model's steady covariance is an exception too
                     full = np.broadcast_to(run.stage.smoothed, (len(wanted), *run.stage.smoothed.shape)).copy()
                     full[np.searchsorted(wanted, near)] = covariance
@@ -71,33 +77,31 @@ def smooth(
                 compiled("smooth_varying", n, len(m.R))(r, M, m.F, m.H, *run.steps, rs, Ms)
                 steady = False
                 C = run.stage.read
-                mean = run.means[wanted] + np.einsum("pi,tij,tj->tp", C, run.Ps[wanted], rs[wanted])
-                CP = C @ run.Ps[wanted]
-                covariance = CP @ C.T - CP @ Ms[wanted] @ CP.swapaxes(-1, -2)
-            means.append(mean)
-            innovations.append(run.innovation)
+                CP = C @ run.Ps[rows]
+                out[:] = run.means[rows] + (CP @ rs[rows][:, :, None])[:, :, 0]
+                covariance = CP @ C.T - CP @ Ms[rows] @ CP.swapaxes(-1, -2)
             covariances.append(covariance)
             at.append((run.start + near + 1) // plan.every - 1 - start // plan.every)
         order = slice(None, None, -1)
         yield Piece(
-            start, stop, np.concatenate(means[order]), np.concatenate(innovations[order]), np.concatenate(at[order]),
+            start, stop, mean, np.empty((0, 1)), np.concatenate(at[order]),
             np.concatenate(covariances[order]),
         )  # fmt: skip
 
 
 def _back_steady(
-    stage: Stage, means: Array, innovation: Array, r: Array, M: Array, steady: bool, wanted: Array
-) -> tuple[Array, Array, Array, Array, Array, bool]:
+    run: Run, r: Array, M: Array, steady: bool, wanted: Array, rows: slice, out: Array
+) -> tuple[Array, Array, Array, Array, bool]:
     """A steady stretch backwards: one linear recursion for r; M goes to its steady value in closed form.
 
-    Returns means, the samples whose covariance is not the steady one with these covariances, and r, M before the stretch.
+    Fills the means `out`. Returns the samples whose covariance is not the steady one with these covariances, and r, M before
+    the stretch.
     """
-    f = stage.steady
+    stage, f, T = run.stage, run.stage.steady, len(run.means)
     assert f is not None
-    T = len(means)
-    added = np.empty((T, means.shape[1]))
-    r = stage.backward.run(np.ascontiguousarray(innovation[::-1]), r, [added])
-    mean = means[wanted] + added[T - 1 - wanted]
+    added = np.empty((T, run.means.shape[1]))
+    r = stage.backward.run(np.ascontiguousarray(run.innovation[::-1]), r, [added])
+    np.add(added[::-1][rows], run.means[rows], out=out)
     L, limit = f.closed_loop, stage.information
     C, P = stage.read, f.covariance
     CP = C @ P
@@ -108,15 +112,15 @@ def _back_steady(
     if not steady:
         steady = bool(np.max(np.abs(P @ (M - limit) @ P)) < 1e-13 * np.max(np.abs(P)))
     if steady:
-        return mean, wanted[:0], np.empty((0, len(C), len(C))), r, limit.copy(), True
+        return wanted[:0], np.empty((0, len(C), len(C))), r, limit.copy(), True
     # M_j = limit + (L^T)^j (M - limit) L^j, j samples before the stretch's end, as long as the difference lives
     alive = min(T, round(17 * f.memory_s / f.model.interval_s) + 1)
     differences = np.empty((alive, len(L), len(L)))
     compiled("decay", len(L), len(f.model.R))(M - limit, L, f.model.H, differences)
     near = wanted[T - 1 - wanted < alive]
-    out = covariance(limit + differences[T - 1 - near])
+    covariances = covariance(limit + differences[T - 1 - near])
     whole = np.linalg.matrix_power(L, T)
-    return mean, near, out, r, limit + whole.T @ (M - limit) @ whole, False
+    return near, covariances, r, limit + whole.T @ (M - limit) @ whole, False
 
 
 def retrodict(

@@ -261,7 +261,7 @@ def track(
                 fetch = _Fetch(records, inputs, shot)
                 if estimate == "smoothed":
                     forward = made.state.copy()
-                    pieces = smooth(made.schedule, made.plan, forward, fetch, size, _CHUNK, run.seen(shot, counts))
+                    pieces = smooth(made.schedule, made.plan, forward, fetch, size, _CHUNK // 4, run.seen(shot, counts))
                 else:
                     pieces = retrodict(made.schedule, made.plan, fetch, size, _CHUNK)
                     counts["log_likelihood"] = np.nan
@@ -343,34 +343,34 @@ class _Run:
         row = piece.start // self.made.plan.every
         if not there:
             self.file.write("mean", (*where, slice(row, row + len(piece.mean))), piece.mean)
-        self.innovations(piece, shot)
+        self.innovations(piece.innovation, piece.start, shot)
         self.file.append(piece.exact + shot * (self.size // self.made.plan.every), piece.covariance)
         self.done += piece.stop - piece.start
         if self.progress:
             self.progress(self.done / (self.size * self.shots))
 
-    def seen(self, shot: int, counts: dict[str, Any]) -> Callable[[Piece, State], None]:
+    def seen(self, shot: int, counts: dict[str, Any]) -> Callable[[Array, int, State], None]:
         """Takes the innovations of a smoother's forward pass, and its likelihood at the end."""
 
-        def take(piece: Piece, state: State) -> None:
-            self.innovations(piece, shot)
-            if piece.stop == self.size:
+        def take(innovation: Array, start: int, state: State) -> None:
+            self.innovations(innovation, start, shot)
+            if start + len(innovation) == self.size:
                 counts["log_likelihood"] += state.log_likelihood
 
         return take
 
-    def innovations(self, piece: Piece, shot: int) -> None:
-        """Keep the innovations of a piece and show them to the monitor."""
-        if not piece.innovation.size or not (self.keep or self.monitor is not None):
+    def innovations(self, innovation: Array, start: int, shot: int) -> None:
+        """Keep innovations from sample `start` on and show them to the monitor."""
+        if not innovation.size or not (self.keep or self.monitor is not None):
             return
-        e: Array = np.empty(piece.innovation.shape, dtype=np.float32)
-        np.multiply(piece.innovation, self.scale, out=e, casting="unsafe")
+        e: Array = np.empty(innovation.shape, dtype=np.float32)
+        np.multiply(innovation, self.scale, out=e, casting="unsafe")
         e = e if e.shape[1] > 1 else e[:, 0]
         if self.monitor is not None:
-            self.monitor(shot * self.size + piece.start, e)
+            self.monitor(shot * self.size + start, e)
         if self.keep:
             where = (shot,) if self.shots > 1 else ()
-            self.file.write("innovation", (*where, slice(piece.start, piece.stop)), e)
+            self.file.write("innovation", (*where, slice(start, start + len(innovation))), e)
 
     def safe(self, state: dict[str, Any]) -> None:
         """Note in the file how far it is."""
@@ -381,12 +381,11 @@ class _Run:
 
 
 def _counted(pieces: Iterator[Piece], made: Setup) -> Iterator[Piece]:
-    """Pieces of a backward pass: turned, rows counted from the record's start, innovations left to the forward pass."""
+    """Pieces of a backward pass: turned, rows counted from the record's start."""
     for piece in pieces:
         row = piece.start // made.plan.every
         piece.mean = made.turned(piece.mean, row)
         piece.exact = piece.exact + row
-        piece.innovation = piece.innovation[:0]
         yield piece
 
 
