@@ -211,3 +211,61 @@ def test_a_job_travels_and_its_key_changes_with_what_matters(thomas, folder, tmp
     assert (outcome.status, outcome.passed) == ("done", True)
     assert_allclose(load_track(tmp_path / "a.h5").provenance["shot_noise_density"], 2e-10, rtol=0.02)
     assert isinstance(Experiment.load("thomas2021"), Experiment)
+
+
+def test_two_currents_from_the_command_line(capsys, tmp_path, monkeypatch):
+    """huang2018: cos and sin of one detector in two files, and stretches that are left out."""
+    from backaction.formats.hdf5 import write
+
+    monkeypatch.chdir(tmp_path)
+    e = Experiment.load("huang2018")
+    rate = 20 * float(np.max(np.abs(np.linalg.eigvals(e.system.A))))
+    made = simulate(e, 60_000 / rate, rate, seed=4)
+    for name, record in zip("ab", made.records, strict=True):
+        write(tmp_path / f"{name}.h5", record, {}, {})
+        write(tmp_path / f"s{name}.h5", reference("shot", e, 60_000 / rate, rate, ord(name)), {}, {})
+    band = ["--set", "detector.efficiency=1.0"]
+    base = [
+        "track",
+        "huang2018",
+        "a.h5,b.h5",
+        "--shot",
+        "sa.h5,sb.h5",
+        "-o",
+        "t.h5",
+        "--frame",
+        "lab",
+        "--every",
+        "1",
+        *band,
+    ]
+    low, high = 1000 / rate, 3000 / rate
+    code, _, err = call(capsys, *base, "--veto", f"{low}:{high}")
+    assert code in (0, 4), err
+    found = load_track("t.h5")
+    assert found.innovation.shape == (60_000, 2)
+    assert np.isnan(found.innovation[1000:3000]).all()
+    assert found.missing == 4000
+    for record, word in (("a.h5", "name a file for each"), ("a.h5,b.h5,a.h5", "name a file for each")):
+        code, _, err = call(capsys, "track", "huang2018", record, "--shot", "sa.h5,sb.h5", "-o", "u.h5")
+        assert (code, word in err) == (2, True)
+    for stretch, word in (("1", "FROM:TO"), ("2:1", "FROM < TO"), ("100:200", "outside the record")):
+        code, _, err = call(capsys, *base, "--veto", stretch)
+        assert (code, word in err) == (2, True), err
+
+
+def test_epr_of_a_track(thomas):
+    from backaction.shot_noise import Calibration
+    from backaction.tracking import track
+
+    made = simulate(thomas, 0.01, 1e7, seed=1, paths=16)
+    found = track(thomas, made.record, Calibration(2e-10, 1e-3, "V"), "lab", 16)
+    mean, variance, a, angle = found.epr()
+    assert mean.shape == (6250, 2)
+    assert_allclose(variance[-1], 0.8018, atol=1e-3)
+    assert variance[0] > 1.5  # before the record: unconditional
+    from backaction import entanglement
+
+    true = made.paths @ entanglement.basis(a, angle)[:2].T
+    error = np.sum(np.var((mean - true)[1000:], axis=0))
+    assert_allclose(error, variance[-1], rtol=0.2)

@@ -40,7 +40,9 @@ Say = Callable[[str, float | None], None]
 class Job:
     """What to do with every file; plain data, so that it travels to a worker.
 
-    `given` is what the record files do not say; `follow` names parameters that are followed in `segments`.
+    `given` is what the record files do not say; `follow` names parameters that are followed in `segments`; `veto` are
+    stretches (from, to in seconds) that are taken for missing. Where the experiment has several currents a record is its
+    files joined by commas, in the order of the currents; so are `shot` and `dark`.
     """
 
     experiment: Experiment
@@ -60,10 +62,12 @@ class Job:
     check: bool = False
     follow: tuple[str, ...] = ()
     segments: int = 20
+    veto: tuple[tuple[float, float], ...] = ()
 
     def key(self, record: str) -> str:
         """Identifies the result: all options, this version, and the files' sizes and times."""
-        stamps = [_stamp(p) for p in (record, self.shot, self.dark) if p is not None]
+        files = [p for given in (record, self.shot, self.dark) if given is not None for p in given.split(",")]
+        stamps = [_stamp(p) for p in files]
         options = {k: v for k, v in vars(self).items() if k != "experiment"}
         text = to_json([__version__, self.experiment.resolved().to_dict(), options, stamps], None)
         return hashlib.sha256(text.encode()).hexdigest()
@@ -103,16 +107,24 @@ def track_file(job: Job, record: str, output: str, say: Say | None = None) -> Ou
         said = f"{output} is there already, made by the same call"
         return Outcome(record, output, "kept", said, tests_then, tuple(there["notes"]))
     experiment = job.experiment
-    data = read_record(record, **job.given)
-    shot = read_record(job.shot, **job.given)
-    dark = None if job.dark is None else read_record(job.dark, **job.given)
+    several = _read(experiment, record, job.given)
+    shots, darks = (
+        [None] * len(several) if p is None else _read(experiment, p, job.given) for p in (job.shot, job.dark)
+    )
+    several = [_vetoed(r, job.veto) for r in several]
+    data = several[0]
     band = experiment.band_hz or _band(experiment, data)
     electronic = float(np.real(experiment.detectors()[0].electronic_noise_sn)) if experiment.detectors() else 0.0
-    head = data if data.size <= _HEAD else data.part(0, _HEAD)
-    calibration = calibrate(head, shot, dark, electronic, band)
-    notes = list(calibration.warnings)
+    calibrations = [
+        calibrate(r if r.size <= _HEAD else r.part(0, _HEAD), shot, dark, electronic, band)
+        for r, shot, dark in zip(several, shots, darks, strict=True)
+    ]
+    calibration = calibrations[0]
+    notes = [w for c in calibrations for w in c.warnings]
     tests: list[Test] = []
     schedule: drift.Schedule = []
+    if job.follow and len(several) > 1:
+        raise InputError(f"{experiment.name}: following parameters takes one current, here are {len(several)}")
     if job.follow:
         tell(f"following {', '.join(job.follow)}", None)
         followed = drift.follow(replace(experiment, band_hz=band), data, calibration, job.follow, job.segments)
@@ -131,10 +143,10 @@ def track_file(job: Job, record: str, output: str, say: Say | None = None) -> Ou
         "single": job.single, "square_root": job.square_root,
     }  # fmt: skip
     watched = _Watch(band)
-    inputs = tracking.currents([data], [calibration.density], options["demodulate"])
+    inputs = tracking.currents(several, [c.density for c in calibrations], options["demodulate"])
     if job.estimate != "retrodicted":
         made = tracking.setup(experiment, inputs, start=job.start, schedule=schedule)  # type: ignore[arg-type]
-        watched.prepare(made, data.shots * tracking.length([data], inputs))
+        watched.prepare(made, data.shots * tracking.length(several, inputs))
     facts = {
         "experiment": to_json(experiment.resolved().to_dict(), None), "record": data.name, "job": key,
         "shot_noise_density": calibration.density,
@@ -156,14 +168,16 @@ def track_file(job: Job, record: str, output: str, say: Say | None = None) -> Ou
                 notes.append(f"technical noise costs {lost[0].loss:.4f} of {lost[0].variance:.4f}: {parts}")
         if job.check and job.estimate == "filtered":
             tell("retrodicting", None)
-            agreed = consistency.agreement(
-                experiment, data, calibration, demodulate=options["demodulate"], schedule=schedule
-            )
+            agreed = None
+            if len(several) == 1:
+                agreed = consistency.agreement(
+                    experiment, data, calibration, demodulate=options["demodulate"], schedule=schedule
+                )
             tests.extend([] if agreed is None else [agreed])
             if agreed is None:
                 notes.append(
-                    "prediction and retrodiction cannot be compared: several shots, too short a record, or a state of which "
-                    "later samples do not tell"
+                    "prediction and retrodiction cannot be compared: several shots or currents, too short a record, or a "
+                    "state of which later samples do not tell"
                 )
         if found.missing or found.clipped:
             notes.append(f"{found.missing} samples missing, {found.clipped} clipped: predicted through")
@@ -171,7 +185,7 @@ def track_file(job: Job, record: str, output: str, say: Say | None = None) -> Ou
         return facts | {"checks": to_json(kept, None)}
 
     found = tracking.track(
-        experiment, data, calibration, every=job.every, progress=lambda part: tell("filtering", part), output=output,
+        experiment, several, calibrations, every=job.every, progress=lambda part: tell("filtering", part), output=output,
         innovations=job.innovations, monitor=watched, facts=closing, **options,
     )  # fmt: skip
     sentence = (
@@ -279,9 +293,32 @@ class _Watch:
         return consistency.residual_lines(spectrum, np.ones(f.size))
 
 
+def _read(experiment: Experiment, path: str, given: dict[str, Any]) -> list[Record]:
+    """The records of an argument: one file, or one for each of several currents."""
+    currents = experiment.system.currents
+    parts = path.split(",") if len(currents) > 1 else [path]
+    if len(parts) != max(1, len(currents)):
+        raise InputError(f"{path}: the experiment has the currents {', '.join(currents)}: name a file for each, A,B")
+    return [read_record(p, **given) for p in parts]
+
+
+def _vetoed(record: Record, stretches: Sequence[tuple[float, float]]) -> Record:
+    """The record with more gaps."""
+    gaps = list(record.gaps)
+    for low, high in stretches:
+        a, b = (round((t - record.start_s) * record.sample_rate_hz) for t in (low, high))
+        if b <= 0 or a >= record.size:
+            raise InputError(f"--veto {low:g}:{high:g}: outside the record {record.name} ({record.duration_s:g} s)")
+        gaps.append((max(a, 0), min(b, record.size)))
+    return replace(record, gaps=tuple(gaps))
+
+
 def _band(experiment: Experiment, record: Record) -> tuple[float, float]:
     f = np.abs(tracking.mode_frequencies(experiment.system, experiment.reported_modes()))
-    return float(0.9 * np.min(f)), float(min(1.1 * np.max(f), 0.48 * record.sample_rate_hz))
+    top = 0.48 * record.sample_rate_hz
+    if np.max(f) < 1e-6 * top:  # modes of a rotating frame
+        return 0.0, top
+    return float(0.9 * np.min(f)), float(min(1.1 * np.max(f), top))
 
 
 def _stamp(path: str) -> list[Any]:

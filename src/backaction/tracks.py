@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from backaction import entanglement
 from backaction.errors import InputError
 from backaction.matrices import Array
 from backaction.state import GaussianState
@@ -82,6 +83,24 @@ class Track:
         if self.exact_rows.size:
             variance[self.exact_rows] = np.einsum("i,tij,j->t", u, self.exact_covariance, u)
         return self.mean @ u, variance.reshape(self.mean.shape[:-1])
+
+    def epr(self, weight: float | None = None, angle_deg: float | None = None) -> tuple[Array, Array, float, float]:
+        """Means of X_EPR and P_EPR (..., T, 2), the variance of their sum (T,), and the weight and angle that were used.
+
+        Default: those that minimise the steady covariance's EPR variance. In the rotating frame the pair rotates as one.
+
+        Raises
+        ------
+        InputError
+            If the track has not two modes.
+        """
+        if len(self.modes) != 2:
+            raise InputError(f"an EPR pair needs two modes, the track has {', '.join(self.modes)}")
+        best = entanglement.epr(self.covariance)
+        a = float(best.weight) if weight is None else weight
+        angle = float(best.angle_deg) if angle_deg is None else angle_deg
+        pairs = [self.combination(u) for u in entanglement.basis(a, angle)[:2]]
+        return np.stack([m for m, _ in pairs], axis=-1), pairs[0][1] + pairs[1][1], a, angle
 
     def to_xarray(self) -> Any:
         """An xarray Dataset: mean over (time, quadrature), covariance, innovation, attributes."""

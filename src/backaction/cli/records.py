@@ -89,7 +89,8 @@ def analyze(
 def track(
     experiment: ExperimentName,
     records: Annotated[
-        list[str], typer.Argument(metavar="RECORD...", help="Records: .h5, .zarr, .npz, .raw, .bin, .trc.")
+        list[str],
+        typer.Argument(metavar="RECORD...", help="Records: .h5, .zarr, .npz, .raw, .bin, .trc; A,B: two currents."),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="*.h5 or *.zarr; for several records a folder.")],
     shot: Shot = None,
@@ -112,6 +113,10 @@ def track(
         typer.Option("--follow", metavar="FIELD,...", help="Parameters that wander: estimate them in segments."),
     ] = None,
     segments: Annotated[int, typer.Option("--segments", min=4, help="Segments for --follow.")] = 20,
+    veto: Annotated[
+        list[str] | None,
+        typer.Option("--veto", metavar="FROM:TO", help="Leave out a stretch, such as '10 ms:12 ms'."),
+    ] = None,
     check: Annotated[bool, typer.Option("--check", help="Also test the prediction against the retrodiction.")] = False,
     single: Annotated[bool, typer.Option("--single", help="Means in single precision.")] = False,
     square_root: Annotated[
@@ -143,6 +148,7 @@ def track(
         None if modes is None else tuple(m.strip() for m in modes.split(",")), start, number(ahead, "s", "--ahead"),
         None if demodulate is None else baseband(demodulate), single, square_root, innovations, check,
         () if follow is None else tuple(n.strip() for n in follow.split(",")), segments,
+        tuple(_stretch(text) for text in veto or []),
     )  # fmt: skip
     track_name = output.suffix.lower() in (".h5", ".hdf5", ".zarr")
     if len(records) == 1 and scheduler is None and (track_name or not output.is_dir()):
@@ -274,6 +280,18 @@ def baseband(text: str) -> tuple[float, int]:
         return number(head, "Hz", f"--demodulate {text}"), int(tail)
     except ValueError:
         raise InputError(f"--demodulate {text}: expected HZ:N, such as 1.37e6:32") from None
+
+
+def _stretch(text: str) -> tuple[float, float]:
+    from backaction.units import number
+
+    low, colon, high = text.partition(":")
+    if not colon:
+        raise InputError(f"--veto {text}: expected FROM:TO, such as '10 ms:12 ms'")
+    a, b = number(low, "s", f"--veto {text}"), number(high, "s", f"--veto {text}")
+    if not a < b:
+        raise InputError(f"--veto {text}: needs FROM < TO")
+    return a, b
 
 
 def _adc(text: str) -> Adc:
