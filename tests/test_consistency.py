@@ -9,7 +9,6 @@ from numpy.testing import assert_allclose
 from backaction import Experiment, Record, drift, entanglement, inference, nuisance, read_record, steady
 from backaction.consistency import (
     Line,
-    Monitor,
     agreement_test,
     drift_scores,
     drift_tests,
@@ -17,6 +16,7 @@ from backaction.consistency import (
     prediction_retrodiction,
 )  # fmt: skip
 from backaction.errors import InputError
+from backaction.monitor import Monitor
 from backaction.records import averaged_spectrum
 from backaction.sampling import discretise, steady_filter
 from backaction.shot_noise import Calibration, calibrate

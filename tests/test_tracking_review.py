@@ -10,10 +10,11 @@ from numpy.testing import assert_allclose
 import backaction.tracking
 from backaction import Experiment, GaussianState, Homodyne, Record, SpinOscillator, drift
 from backaction.cli import main
-from backaction.consistency import Monitor, agreement, innovation_tests
+from backaction.consistency import agreement, innovation_tests
 from backaction.currents import currents
 from backaction.errors import ConventionError, InputError, ModelError
 from backaction.formats.hdf5 import write
+from backaction.monitor import Monitor
 from backaction.sampling import discretise, steady_filter
 from backaction.shot_noise import Calibration
 from backaction.simulation import VOLT_DENSITY, ramp, reference, simulate

@@ -19,12 +19,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from backaction import consistency
-from backaction.consistency import Monitor, Test
+from backaction.consistency import Test
 from backaction.currents import currents
 from backaction.errors import InputError, ModelError, nearest
 from backaction.experiment import Experiment, unit_bounds
 from backaction.kalman import Stage
 from backaction.matrices import Array, block_diagonal, symmetric
+from backaction.monitor import Monitor
 from backaction.records import Record
 from backaction.response import VACUUM
 from backaction.setups import setup

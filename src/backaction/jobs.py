@@ -19,7 +19,7 @@ import numpy as np
 
 from backaction import consistency, drift, nuisance, tracking
 from backaction._version import __version__
-from backaction.consistency import Line, Monitor, Test
+from backaction.consistency import Line, Test
 from backaction.currents import Demodulation
 from backaction.errors import BackactionError, InputError
 from backaction.experiment import Experiment
@@ -27,6 +27,7 @@ from backaction.files import to_json
 from backaction.formats import read_record
 from backaction.kalman import Stage
 from backaction.matrices import Array
+from backaction.monitor import Monitor
 from backaction.records import Record, Spectrum
 from backaction.scheduling import connect
 from backaction.shot_noise import calibrate
