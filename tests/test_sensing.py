@@ -86,12 +86,12 @@ def test_parts_of_the_added_noise(e, angle):
     start, u = signal.direction(e.system.inputs)
     h = transfer(e.system, f, [name])[:, 0, start : start + u.shape[-2]] @ u[:, 0]
     assert_allclose(s.density, budget(e.system, f, name).total * 0.5 / np.abs(h) ** 2, rtol=1e-9)
-    assert_allclose(
-        s.weights[:, 0] * h.conj() / np.abs(h) ** 2, 1 / np.abs(h) ** 2 * (s.weights[:, 0] * h.conj()), rtol=1e-12
-    )
-    assert np.all(
-        s.sources["spin.bath"] >= 0.5 + e.value("spin.occupation") - 1e-6 - (np.inf if u.shape[-2] > 1 else 0)
-    )
+    # the weights are unbiased: the weighted current answers the signal with one
+    assert_allclose(np.conj(s.weights[:, 0]) * h, 1.0, rtol=1e-12)
+    # noise that enters as the signal does adds its own density
+    S = e.system.S[e.system.input("spin.bath"), e.system.input("spin.bath")]
+    if u.shape[-2] == 1:
+        assert_allclose(s.sources["spin.bath"], S[0, 0], rtol=1e-9)
 
 
 def test_two_currents_are_combined_optimally(context):

@@ -58,12 +58,6 @@ class Variable:
             return self.lower * (self.upper / self.lower) ** z
         return self.lower + (self.upper - self.lower) * z
 
-    def slope(self, z: Any) -> Any:
-        """D value/dz."""
-        if self.log:
-            return self.at(z) * np.log(self.upper / self.lower)
-        return (self.upper - self.lower) + 0.0 * z
-
     def z(self, value: Any) -> Any:
         """Inverse of `at`, clipped to the box."""
         if self.log:

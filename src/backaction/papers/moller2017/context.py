@@ -179,10 +179,6 @@ class Figure:
         assert isinstance(found, OptomechanicalCavity)
         return float(found.intracavity_photons()) / 1e6
 
-    def with_photons(self, number: float) -> Figure:
-        """The same column with another number of photons."""
-        return Figure(self.key, self.experiment.with_values({"membrane.photons": number}))
-
     def no_interference(self, e: Experiment, f: Array) -> Array:
         """Total spectrum of the hybrid with the interference of the two oscillators' QBA left out (Fig. 3b, black)."""
         name = e.detectors()[0].name
