@@ -332,7 +332,7 @@ def test_lines_are_proposed_in_three_places_and_each_proposal_is_valid_toml(thom
     found = nuisance.proposals(thomas, [Line(1.41e6, 3e3, 5.0)])
     assert [p.place.split(",")[0].split(" '")[0] for p in found] == [
         "on the light",
-        "a further mode of",
+        "as a further mode of",
         "at the detector",
     ]
     import tomllib

@@ -131,7 +131,7 @@ def proposals(experiment: Experiment, lines: Sequence[Line]) -> list[Proposal]:
                 f"mechanical_linewidth_hz = {_real(cavity.mechanical_linewidth_hz):.3g}\n"
                 f"bath_occupation = 1e5\ncoupling_hz = {0.3 * _real(cavity.coupling_hz):.4g}\n"
             )
-            places.append((f"a further mode of '{cavity.name}'", mode))
+            places.append((f"as a further mode of '{cavity.name}'", mode))
         places.append((f"at the detector, before '{detector}'", noise.format(name=f"technical{n}", peak=line.excess)))
         out += [Proposal(line, place, text) for place, text in places]
     return out
