@@ -157,10 +157,7 @@ def test_a_resumed_run_keeps_what_its_monitor_saw(two, record, tmp_path, monkeyp
     interrupted(two, record, CALIBRATION, monitor=first, after=0.5, **options)
     found = track(two, record, CALIBRATION, monitor=second, **options)
     assert_allclose(second.square, whole.square, rtol=1e-9)
-    assert second.complete.size == 4  # the one that was cut is given up
-    assert_allclose(second.in_band[second.complete], whole.in_band[second.complete], rtol=1e-6)
-    variance = found.innovation_variance_sn
-    second.in_band /= variance
+    assert_allclose(second.in_band, whole.in_band, rtol=1e-6)
     assert np.array_equal(found.mean, track(two, record, CALIBRATION).mean)
 
 
@@ -363,3 +360,55 @@ def test_exit_codes_of_several_records(capsys, files):
     code, text, _ = call(capsys, "track", "e.toml", "r.h5", "r.h5:photocurrent", "--shot", "s.h5", "-o", "many", *hot)
     assert code in (2, 3)  # two records of one name are refused before that
     assert issubclass(ModelError, Exception)
+
+
+def test_clipped_references_are_refused_and_clipped_records_too(capsys, files):
+    base = ["simulate", "e.toml", "--duration", "0.05", "--rate", "2e6"]
+    code, _, err = call(capsys, *base, "-o", "c.h5", "--shot", "cs.h5", "--adc", "12:0.02")
+    assert code == 0
+    assert "of the samples are clipped" in err
+    code, _, err = call(capsys, "track", "e.toml", "r.h5", "--shot", "cs.h5", "-o", "x.h5")
+    assert (code, "its level is not that of the noise" in err) == (2, True)
+    code, _, err = call(capsys, "track", "e.toml", "c.h5", "--shot", "s.h5", "-o", "x.h5")
+    assert (code, "with less gain" in err) == (2, True)
+    assert not (files / "x.h5").exists()
+
+
+def test_a_baseband_that_misses_the_modes_is_said(capsys, files):
+    base = ["track", "e.toml", "r.h5", "--shot", "s.h5", "-o", "t.h5"]
+    _, _, err = call(capsys, *base, "--demodulate", "900 kHz:32")
+    assert "say next to nothing" in err
+    code, _, err = call(capsys, *base, "--demodulate", "120 kHz:4", "--estimate", "smoothed", "--check")
+    assert code == 0, err
+    assert "say next to nothing" not in err
+    assert "consistent with white" in err  # of the baseband too
+    assert "--check compares filtered estimates" in err
+    _, _, err = call(capsys, *base, "--ahead", "5")
+    assert "say next to nothing" in err
+
+
+def test_what_is_pushed_and_restored_is_checked(two, record):
+    inputs = currents([record], [VOLT_DENSITY])
+    tracker = Tracker(two, inputs)
+    for wrong in (np.zeros((3, 2)), np.array(["a"]), None, np.zeros(3, dtype=complex)):
+        with pytest.raises(InputError, match="expected real numbers of shape"):
+            tracker.push(wrong)
+    saved = tracker.state()
+    with pytest.raises(InputError, match="another model, scale or readout"):
+        Tracker(two.with_values({"a.occupation": 2.0}), inputs).restore(saved)
+    with pytest.raises(InputError, match="another model, scale or readout"):
+        tracker.restore({})
+    tracker.flush()
+    with pytest.raises(InputError, match="ended with flush"):
+        tracker.push(np.zeros(3))
+    for wrong, options, word in ((record, {}, "inputs are a Currents"), (inputs, {"evry": 3}, "did you mean 'every'")):
+        with pytest.raises(InputError, match=word):
+            Tracker(two, wrong, **options)
+    for arguments, word in (
+        ((two, "r.h5", CALIBRATION), "record must be Record .* not 'r.h5'"),
+        (("thomas2021", record, CALIBRATION), "experiment must be Experiment .* not 'thomas2021'"),
+        ((two, record, 2e-10), "calibration must be Calibration .* not float"),
+    ):
+        with pytest.raises(InputError, match=word):
+            track(*arguments)
+    assert repr(track(two, record, CALIBRATION)).count("\n") == 0

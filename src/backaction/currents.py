@@ -177,7 +177,7 @@ def currents(records: Sequence[Record], densities: Sequence[float], demodulate: 
     several = groups if max(groups) > 1 else ()
     if several:
         gains, offsets = (np.repeat(v, groups).tolist() for v in (gains, offsets))
-    limits = _limits(first) if len(records) == 1 else None
+    limits = first.clip_limits if len(records) == 1 else None
     return Currents(fastest.digitiser, np.array(gains), np.array(offsets), first.start_s, limits, demodulate, several)
 
 
@@ -193,14 +193,6 @@ def identity(record: Record) -> list[Any]:
             check = zlib.crc32(np.ascontiguousarray(part).tobytes(), check)
     own = [record.name, record.shots, record.size, list(record.digitiser), record.unit, record.scale, record.offset]
     return [*own, record.start_s, list(record.gaps), record.limits, check]
-
-
-def _limits(record: Record) -> tuple[float, float] | None:
-    """Where samples are clipped: what the record says, or the ends of its integer type."""
-    dtype = np.dtype(record.source.dtype)
-    if record.limits is not None or dtype.kind not in "iu" or dtype.itemsize > 4:
-        return record.limits
-    return float(np.iinfo(dtype).min), float(np.iinfo(dtype).max)
 
 
 def length(records: Sequence[Record], inputs: Currents) -> int:
@@ -260,7 +252,7 @@ def stored(records: Sequence[Record], start: int, stop: int, shot: int = 0, grou
             for x, y in inside:
                 raw[x:y] = np.nan
         if len(records) > 1:  # each record has limits of its own
-            limits = _limits(r)
+            limits = r.clip_limits
             if limits is not None:
                 raw = np.where((raw <= limits[0]) | (raw >= limits[1]), np.nan, raw)
         parts.append(raw.reshape(stop - start, m))

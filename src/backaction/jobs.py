@@ -21,7 +21,7 @@ from backaction import consistency, drift, nuisance, tracking
 from backaction._version import __version__
 from backaction.consistency import Line, Test
 from backaction.currents import Demodulation
-from backaction.errors import BackactionError, InputError
+from backaction.errors import BackactionError, InputError, ModelError
 from backaction.experiment import Experiment
 from backaction.files import to_json
 from backaction.formats import read_record
@@ -31,6 +31,7 @@ from backaction.monitor import Monitor
 from backaction.records import Record, Spectrum
 from backaction.scheduling import connect
 from backaction.shot_noise import calibrate
+from backaction.steady import unconditional
 from backaction.trackfile import read_track
 
 _HEAD = 1 << 24
@@ -114,6 +115,11 @@ def track_file(job: Job, record: str, output: str, say: Say | None = None) -> Ou
     )
     several = [_vetoed(r, job.veto) for r in several]
     data = several[0]
+    for r in several:
+        part = r.clipped_fraction()
+        if part > 0.05:
+            raise InputError(f"{r.name}: {100 * part:.3g} % of its samples are clipped: take it again with less gain")
+    tell("calibrating", None)
     band = experiment.band_hz or _band(experiment, data)
     electronic = float(np.real(experiment.detectors()[0].electronic_noise_sn)) if experiment.detectors() else 0.0
     calibrations = [
@@ -160,8 +166,14 @@ def track_file(job: Job, record: str, output: str, say: Say | None = None) -> Ou
     def closing(found: tracking.Track) -> dict[str, Any]:
         """Checks before the file has its name: they are kept in it."""
         if watched.monitor is not None:
-            tests.extend(consistency.innovation_tests(watched.monitor, calibration, band))
-            notes.extend(_lines(watched, experiment))
+            tests.extend(consistency.innovation_tests(watched.monitor, calibration, watched.band))
+            if not inputs.complex:
+                notes.extend(_lines(watched, experiment))
+        else:
+            notes.append("the innovations were not tested: a retrodiction, too short a record, or no steady filter")
+        notes.extend(_doubts(experiment, found))
+        if job.check and job.estimate != "filtered":
+            notes.append(f"--check compares filtered estimates; this track is {job.estimate}")
         if job.estimate == "filtered" and found.modes == experiment.reported_modes() and not job.ahead_s:
             lost = nuisance.costs(experiment)
             if lost:
@@ -181,7 +193,11 @@ def track_file(job: Job, record: str, output: str, say: Say | None = None) -> Ou
                     "state of which later samples do not tell"
                 )
         if found.missing or found.clipped:
-            notes.append(f"{found.missing} samples missing, {found.clipped} clipped: predicted through")
+            size = data.shots * tracking.length(several, inputs) * inputs.factor
+            notes.append(
+                f"{found.missing} samples missing ({100 * found.missing / size:.2g} %), {found.clipped} clipped "
+                f"({100 * found.clipped / size:.2g} %): predicted through"
+            )
         kept = {"tests": [[t.name, t.passed, t.value, t.p, t.sentence] for t in tests], "notes": notes}
         return facts | {"checks": to_json(kept, None)}
 
@@ -193,6 +209,22 @@ def track_file(job: Job, record: str, output: str, say: Say | None = None) -> Ou
         f"wrote {output}: {found.mean.shape[-2]} means of {', '.join(found.modes)} every {found.time_step_s:.4g} s"
     )
     return Outcome(record, output, "done", sentence, tuple(tests), tuple(notes))
+
+
+def _doubts(experiment: Experiment, found: tracking.Track) -> list[str]:
+    """Whether the track knows more than no record would tell."""
+    try:
+        V = unconditional(experiment.system)
+    except ModelError:
+        return []
+    index = experiment.system.indices(found.modes)
+    known = float(np.trace(found.covariance)) / float(np.trace(V[np.ix_(index, index)]))
+    if np.isfinite(known) and known > 0.97 and found.estimate != "retrodicted":
+        return [
+            f"the means say next to nothing: their covariance is {100 * known:.1f} % of the unconditional one (a baseband "
+            "that misses the modes, a prediction too far ahead, or a detector that does not see them)"
+        ]
+    return []
 
 
 def _lines(watched: _Watch, experiment: Experiment) -> list[str]:
@@ -264,10 +296,12 @@ class _Watch:
     def prepare(self, made: tracking.Setup, size: int) -> None:
         steady = Stage(made.schedule[0][1], made.plan).steady
         rate = 1 / made.currents.interval_s
-        if steady is None or size < 4096 or made.currents.complex:
+        if steady is None or size < 4096:
             return
         variance = float(steady.innovation[0, 0]) * made.currents.interval_s / 0.5
-        band = (self.band[0], min(self.band[1], 0.48 * rate))
+        # of a baseband all of it: its frequencies count from the reference
+        band = (0.0, 0.48 * rate) if made.currents.complex else (self.band[0], min(self.band[1], 0.48 * rate))
+        self.band = band
         segments = int(np.clip(size // 20_000, 4, 20))
         self.monitor = Monitor(rate, size, variance, band, segments)
 

@@ -63,7 +63,7 @@ class Monitor:
         self.whole = np.zeros((segments, self.whole_hz.size))
         self.square, self.count = np.zeros(segments), np.zeros(segments)
         self.evenness = np.ones((segments, 3))
-        self._buffer, self._mask, self._resumed = np.zeros(piece), np.ones(piece, dtype=bool), -1
+        self._buffer, self._mask = np.zeros(piece), np.ones(piece, dtype=bool)
         self._end = 0
 
     @classmethod
@@ -98,7 +98,7 @@ class Monitor:
             room = part[: max(0, self._buffer.size - offset)]
             self._buffer[offset : offset + room.size] = room
             self._mask[offset : offset + room.size] = good[: room.size]
-            if room.size and offset + room.size == self._buffer.size and k != self._resumed:
+            if room.size and offset + room.size == self._buffer.size:
                 self._periodogram(k)
             e, at = e[part.size :], at + part.size
             self._end = at
@@ -116,8 +116,12 @@ class Monitor:
         self.whole[k] = power[self._whole].reshape(-1, self.raw_whole).mean(axis=1)
 
     def state(self) -> dict[str, Any]:
-        """What is known so far, as plain data; a segment that is not complete yet is given up."""
+        """What is known so far, as plain data."""
         kept: dict[str, Any] = {k: packed(getattr(self, k)) for k in _KEPT}
+        there = min(self._end % self.length, self._buffer.size)  # of the segment in progress
+        if there == self._buffer.size:
+            there = 0
+        kept |= {"buffer": packed(self._buffer[:there].astype(np.float32)), "mask": packed(self._mask[:there])}
         return kept | {"end": self._end}
 
     def restore(self, saved: Mapping[str, Any]) -> None:
@@ -125,7 +129,9 @@ class Monitor:
         for key in _KEPT:
             setattr(self, key, unpacked(saved[key]))
         self._end = int(saved["end"])
-        self._resumed = self._end // self.length if self._end % self.length else -1
+        for own, key in ((self._buffer, "buffer"), (self._mask, "mask")):
+            values = unpacked(saved[key])
+            own[: len(values)] = values
 
     @property
     def complete(self) -> Array:

@@ -117,6 +117,22 @@ class Record:
         return Digitiser(self.sample_rate_hz, self.sampling, self.front_end_hz, self.reference_hz)
 
     @property
+    def clip_limits(self) -> tuple[float, float] | None:
+        """Where stored samples are clipped: `limits`, or the ends of an integer type of up to 32 bits."""
+        dtype = np.dtype(self.source.dtype)
+        if self.limits is not None or dtype.kind not in "iu" or dtype.itemsize > 4:
+            return self.limits
+        return float(np.iinfo(dtype).min), float(np.iinfo(dtype).max)
+
+    def clipped_fraction(self, most: int = 1 << 22) -> float:
+        """The part of the first `most` samples that is clipped."""
+        limits = self.clip_limits
+        if limits is None:
+            return 0.0
+        raw = np.asarray(self.source[0, :most] if self.shots > 1 else self.source[:most])
+        return float(np.mean((raw <= limits[0]) | (raw >= limits[1])))
+
+    @property
     def duration_s(self) -> float:
         """Length of one shot in seconds."""
         return self.size / self.sample_rate_hz
@@ -208,15 +224,6 @@ def averaged_spectrum(record: Record, resolution_hz: float, taper: float = 0.1) 
     length = min(record.size, max(_SEGMENT, wanted))
     # a whole number of raw bins per output bin, so that all have the same number of averages
     resolution_hz = max(1, round(resolution_hz * length / fs)) * fs / length
-    pieces: list[Array] = []
-    for shot in range(record.shots):
-        for start in range(0, record.size, length):
-            pieces += _contiguous(record.values(start, start + length, shot), min(wanted, length))
-    if not pieces or length < wanted:
-        raise InputError(
-            f"{record.name}: too short for a resolution of {resolution_hz:g} Hz: needs {wanted} contiguous samples "
-            f"({wanted / fs:.3g} s), has {record.size}"
-        )
     if record.is_complex and record.reference_hz is None:
         raise InputError(
             f"{record.name}: complex (demodulated) samples without 'reference_hz', the lock-in's reference"
@@ -224,8 +231,11 @@ def averaged_spectrum(record: Record, resolution_hz: float, taper: float = 0.1) 
     low = fs / 2 if record.is_complex else 0.0  # what is added to a frequency so that it counts from zero
     bins = int(np.floor((fs / 2 + low) / resolution_hz)) + 1
     total, count = np.zeros(bins), np.zeros(bins)
-    for x in pieces:
-        w = _tukey(len(x), taper)
+    windows: dict[int, Array] = {}
+    for x in _pieces(record, length, min(wanted, length)):
+        if len(x) not in windows:
+            windows = {len(x): _tukey(len(x), taper)}  # one at a time: memory does not grow with the record
+        w = windows[len(x)]
         if record.is_complex:
             power = np.abs(np.fft.fft(x * w)) ** 2 / (fs * np.sum(w * w))
             f = np.fft.fftfreq(len(x), 1 / fs)
@@ -235,6 +245,11 @@ def averaged_spectrum(record: Record, resolution_hz: float, taper: float = 0.1) 
         index = np.minimum(((f + low) / resolution_hz + 1e-9).astype(int), bins - 1)
         total += np.bincount(index, power, bins)
         count += np.bincount(index, minlength=bins)
+    if not np.any(count) or length < wanted:
+        raise InputError(
+            f"{record.name}: too short for a resolution of {resolution_hz:g} Hz: needs {wanted} contiguous samples "
+            f"({wanted / fs:.3g} s), has {record.size}"
+        )
     keep = slice(1, max(2, bins - 2))
     density = total[keep] / np.maximum(count[keep], 1)
     centres = ((np.arange(bins) + 0.5) * resolution_hz - fs / 2 / max(1, length))[keep] - low
@@ -243,6 +258,13 @@ def averaged_spectrum(record: Record, resolution_hz: float, taper: float = 0.1) 
     raw = round(resolution_hz * length / fs)
     averages = float(np.median(count[keep])) * efficiency(_tukey(length, taper), raw)
     return Spectrum(centres, density, averages, resolution_hz, f"{record.unit}^2/Hz")
+
+
+def _pieces(record: Record, length: int, least: int) -> Iterator[Array]:
+    """Contiguous stretches of at most `length` and at least `least` samples, of all shots."""
+    for shot in range(record.shots):
+        for start in range(0, record.size, length):
+            yield from _contiguous(record.values(start, start + length, shot), least)
 
 
 def gamma_normal_scores(ratio: Array, averages: Any) -> Array:

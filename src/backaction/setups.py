@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -63,6 +64,19 @@ class Setup:
     rotation_hz: tuple[float, ...]
     state: State
     _phases: dict[float, Array] = field(default_factory=dict, repr=False)
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells one setup from another: models, scale and readout."""
+        parts = [self.plan.read, self.currents.gain, self.currents.offset]
+        parts += [getattr(m, k) for _, m in self.schedule for k in ("F", "H", "Q", "N", "R")]
+        own = [self.frame, self.rotation_hz, [s for s, _ in self.schedule], self.currents.factor]
+        plan = self.plan
+        own += [plan.every, plan.ahead, plan.single, plan.square_root, plan.likelihood]
+        digest = hashlib.sha256(repr(own).encode())
+        for part in parts:
+            digest.update(np.ascontiguousarray(part).tobytes())
+        return digest.hexdigest()
 
     @property
     def first_s(self) -> float:

@@ -55,6 +55,17 @@ def calibrate(
         if other.unit != record.unit:
             raise InputError(f"{word} record {other.name}: unit {other.unit}, the record has {record.unit}")
     notes: list[str] = []
+    for other, word in ((shot, "shot"), (dark, "dark")):
+        if other is None:
+            continue
+        part = other.clipped_fraction()
+        if part > 1e-3:
+            raise InputError(
+                f"{word} record {other.name}: {100 * part:.3g} % of its samples are clipped: "
+                "its level is not that of the noise"
+            )
+        if part > 0:
+            notes.append(f"{100 * part:.2g} % of the {word} record's samples are clipped")
     spectra = {}
     for key, other in (("shot", shot), ("dark", dark)):
         if other is None:

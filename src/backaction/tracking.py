@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from backaction.currents import Currents, Demodulation, currents, identity, length, stored
-from backaction.errors import InputError
+from backaction.errors import InputError, nearest
 from backaction.experiment import Experiment
 from backaction.files import packed, to_json, unpacked
 from backaction.kalman import Filter, Piece, Stage, State
@@ -31,6 +31,7 @@ from backaction.tracks import FrameName, Track, attributes, load_track
 
 Estimate = Literal["filtered", "smoothed", "retrodicted"]
 _CHUNK = 1 << 20
+_OPTIONS = frozenset(("frame", "every", "modes", "start", "schedule", "ahead_s", "single", "square_root", "likelihood"))
 _SAFE_S = 0.5
 """A file's state is saved at most so often: what a kill can cost."""
 
@@ -38,8 +39,9 @@ _SAFE_S = 0.5
 class Tracker:
     """A filter that is fed samples as they come; its result does not depend on how the record was cut.
 
-    Parameters are those of `track`; `inputs` says how stored samples become currents (`currents.currents`, or a
-    `Currents` made by hand where no record exists yet).
+    Options are those of `track` that say what is filtered and read out: frame, every, modes, start, schedule, ahead_s,
+    single, square_root, likelihood. `inputs` says how stored samples become currents: `currents([record], [density])`, or a
+    `Currents` made by hand where no record exists yet. Samples are pushed as they are stored (counts, not volts).
 
     Notes
     -----
@@ -48,6 +50,13 @@ class Tracker:
     """
 
     def __init__(self, experiment: Experiment, inputs: Currents, **options: Any) -> None:
+        if not isinstance(inputs, Currents):
+            raise InputError(
+                f"Tracker: inputs are a Currents, as currents([record], [density]) makes it, not {_kind(inputs)}"
+            )
+        unknown = sorted(set(options) - _OPTIONS)
+        if unknown:
+            raise InputError(f"Tracker: no option '{unknown[0]}'{nearest(unknown[0], _OPTIONS)}")
         self._begin(setup(experiment, inputs, **options))
 
     @classmethod
@@ -61,7 +70,7 @@ class Tracker:
         self.setup = made
         self._filter = Filter(self.setup.schedule, self.setup.plan, self.setup.state.copy())
         self._waiting: list[Array] = []
-        self._held = 0
+        self._held, self._over = 0, False
         self.missing = self.clipped = 0
 
     @property
@@ -82,6 +91,17 @@ class Tracker:
     def push(self, samples: Array) -> Piece:
         """Take the next stored samples; returns what could be finished (rotated means, innovations, covariances)."""
         samples = np.asarray(samples)
+        inputs = self.setup.currents
+        q = 1 if inputs.complex else inputs.gain.size
+        wanted = "c" if inputs.digitiser.reference_hz is not None else "iuf"
+        if samples.dtype.kind not in wanted or samples.shape[1:] != ((q,) if q > 1 else ()):
+            form = f"(T, {q})" if q > 1 else "(T,)"
+            raise InputError(
+                f"Tracker.push: samples of type {samples.dtype} and shape {samples.shape}; expected "
+                f"{'complex' if wanted == 'c' else 'real'} numbers of shape {form}, as they are stored"
+            )
+        if self._over:
+            raise InputError("Tracker.push: the record ended with flush(); begin a new Tracker")
         self._waiting.append(samples)
         self._held += len(samples)
         whole = self._held - self._held % self.block
@@ -96,7 +116,7 @@ class Tracker:
         """Process what is left over (with `demodulate`: whole blocks of samples); the record ends here."""
         q = self.setup.currents.gain.size
         joined = np.concatenate(self._waiting) if self._waiting else np.empty((0, q) if q > 1 else 0)
-        self._waiting, self._held = [], 0
+        self._waiting, self._held, self._over = [], 0, True
         return self.advance(joined[: len(joined) - len(joined) % self.setup.currents.factor])
 
     @property
@@ -122,11 +142,19 @@ class Tracker:
         return {
             "x": packed(s.x), "P": packed(s.P), "position": s.position, "settled": s.settled, "since": s.since,
             "log_likelihood": s.log_likelihood, "seen": s.seen, "missing": self.missing, "clipped": self.clipped,
-            "waiting": packed(waiting),
+            "waiting": packed(waiting), "setup": self.setup.fingerprint,
         }  # fmt: skip
 
     def restore(self, saved: Mapping[str, Any]) -> None:
-        """Go on from a `state()` of a tracker that was made alike."""
+        """Go on from a `state()` of a tracker that was made alike.
+
+        Raises
+        ------
+        InputError
+            If it is no such state, or of another model, scale or readout.
+        """
+        if saved.get("setup") != self.setup.fingerprint:
+            raise InputError("Tracker.restore: the state is of a tracker with another model, scale or readout, or none")
         numbers = {k: saved[k] for k in ("position", "settled", "since", "log_likelihood", "seen")}
         self._filter.state = State(unpacked(saved["x"]), unpacked(saved["P"]), **numbers)
         self.missing, self.clipped = int(saved["missing"]), int(saved["clipped"])
@@ -200,8 +228,13 @@ def track(
     ModelError
         If the model has no such start, or no steady filter where one is needed.
     """
-    records = [record] if isinstance(record, Record) else list(record)
-    densities = [c.density for c in ([calibration] if isinstance(calibration, Calibration) else calibration)]
+    records = [record] if isinstance(record, Record) else record
+    calibrations = [calibration] if isinstance(calibration, Calibration) else calibration
+    for name, value, kind in (("experiment", [experiment], Experiment), ("record", records, Record),
+                              ("calibration", calibrations, Calibration)):  # fmt: skip
+        if not isinstance(value, (list, tuple)) or not all(isinstance(v, kind) for v in value):
+            raise InputError(f"track: {name} must be {kind.__name__} (or a list of them), not {_kind(value)}")
+    densities = [c.density for c in calibrations]
     if len(densities) != len(records):
         raise InputError(f"{len(records)} records and {len(densities)} calibrations: one for each current")
     if estimate not in ("filtered", "smoothed", "retrodicted"):
@@ -413,6 +446,11 @@ class _Fetch:
     def clipped(self) -> int:
         """Stored samples that are clipped."""
         return sum(c for _, c in self._counts.values())
+
+
+def _kind(value: Any) -> str:
+    inner = value[0] if isinstance(value, (list, tuple)) and len(value) == 1 else value
+    return f"'{inner}'" if isinstance(inner, str) else type(inner).__name__
 
 
 def _given(facts: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from backaction.trackfile import TrackFile, read_track
 FrameName = Literal["lab", "rotating"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Track:
     """A tracked conditional state.
 
@@ -52,6 +52,12 @@ class Track:
         """Write to HDF5 or Zarr (to a temporary name, then renamed); `load_track` reads it back exactly."""
         file = TrackFile.create(path, {k: np.asarray(getattr(self, k)) for k in _ARRAYS})
         file.finish(attributes(self))
+
+    def __repr__(self) -> str:
+        return (
+            f"Track ({self.estimate}, {self.frame} frame) of {', '.join(self.modes)}: {self.mean.shape[-2]} means every "
+            f"{self.time_step_s:.4g} s from {self.time_start_s:.4g} s; {self.missing} missing, {self.clipped} clipped"
+        )
 
     @property
     def times_s(self) -> Array:

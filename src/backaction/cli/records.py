@@ -266,6 +266,12 @@ def simulate(
                 progress(f"drawing the {name} record")
                 plain = blank(name, chosen, seconds / 2, per_second, seed, sampling, corners, turned, converter)  # type: ignore[arg-type]
                 write(path, plain, facts, {})
+    if converter is not None:
+        from backaction.formats import read_record
+
+        part = read_record(output).clipped_fraction()
+        if part > 0:
+            say(f"warning: {100 * part:.2g} % of the samples are clipped at +- {converter.full_scale_v:g} V")
     say(f"wrote {output}: {size} samples at {per_second:g} Hz, seed {seed}")
 
 
