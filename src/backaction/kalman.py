@@ -25,7 +25,6 @@ from backaction.sampling import (
     SteadyFilter,
     discrete_lyapunov,
     steady_effect,
-    steady_filter,
 )
 
 _SETTLED = 1e-12
@@ -64,13 +63,10 @@ class Stage:
         self.read = plan.read @ F
         self.added = plan.read @ Q @ plan.read.T
 
-    @cached_property
+    @property
     def steady(self) -> SteadyFilter | None:
         """The steady filter, None where there is none."""
-        try:
-            return steady_filter(self.model)
-        except ModelError:
-            return None
+        return self.model.steady
 
     @property
     def covariance(self) -> Array:

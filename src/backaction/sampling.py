@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,14 @@ class SampledModel:
     N: Array
     R: Array
     interval_s: float
+
+    @cached_property
+    def steady(self) -> SteadyFilter | None:
+        """The steady filter of a single model, found once; None where there is none."""
+        try:
+            return steady_filter(self)
+        except ModelError:
+            return None
 
     def spectrum(self, frequency_hz: Any) -> Array:
         """Two-sided density of the first current in shot-noise units, aliases included, shape (..., f)."""

@@ -294,7 +294,8 @@ def track(
                 fetch = _Fetch(records, inputs, shot)
                 if estimate == "smoothed":
                     forward = made.state.copy()
-                    pieces = smooth(made.schedule, made.plan, forward, fetch, size, _CHUNK // 4, run.seen(shot, counts))
+                    chunk = max(_CHUNK // 16, size >> 12)  # small: they stay in the processor's caches
+                    pieces = smooth(made.schedule, made.plan, forward, fetch, size, chunk, run.seen(shot, counts))
                 else:
                     pieces = retrodict(made.schedule, made.plan, fetch, size, _CHUNK)
                     counts["log_likelihood"] = np.nan
