@@ -23,11 +23,9 @@ from backaction.consistency import Test
 from backaction.currents import currents
 from backaction.errors import InputError, ModelError, nearest
 from backaction.experiment import Experiment, unit_bounds
-from backaction.kalman import Stage
 from backaction.matrices import Array, block_diagonal, symmetric
 from backaction.monitor import Monitor
 from backaction.records import Record
-from backaction.response import VACUUM
 from backaction.setups import setup
 from backaction.shot_noise import Calibration
 from backaction.tracking import track
@@ -141,12 +139,11 @@ def watch(
     band = experiment.band_hz or (0.0, record.sample_rate_hz / 2)
     inputs = currents([record], [calibration.density])
     made = setup(experiment, inputs, "lab", 1, schedule=schedule or ())
-    steady = Stage(made.schedule[0][1], made.plan).steady
-    if steady is None:
+    variance = made.innovation_variance_sn
+    if not np.isfinite(variance):
         raise ModelError(
             f"{experiment.name}: no steady filter, so that nothing says how large the innovations should be"
         )
-    variance = float(steady.innovation[0, 0]) * inputs.interval_s / VACUUM
     monitor = Monitor(record.sample_rate_hz, record.size, variance, band, segments)
     track(experiment, record, calibration, "lab", 4096, schedule=schedule or (), innovations=False, monitor=monitor)
     return monitor

@@ -25,7 +25,6 @@ from backaction.errors import BackactionError, InputError, ModelError
 from backaction.experiment import Experiment
 from backaction.files import to_json
 from backaction.formats import read_record
-from backaction.kalman import Stage
 from backaction.matrices import Array
 from backaction.monitor import Monitor
 from backaction.records import Record, Spectrum
@@ -294,11 +293,10 @@ class _Watch:
         self.band, self.monitor = band_hz, None  # type: tuple[float, float], Monitor | None
 
     def prepare(self, made: tracking.Setup, size: int) -> None:
-        steady = Stage(made.schedule[0][1], made.plan).steady
+        variance = made.innovation_variance_sn
         rate = 1 / made.currents.interval_s
-        if steady is None or size < 4096:
+        if not np.isfinite(variance) or size < 4096:
             return
-        variance = float(steady.innovation[0, 0]) * made.currents.interval_s / 0.5
         # of a baseband all of it: its frequencies count from the reference
         band = (0.0, 0.48 * rate) if made.currents.complex else (self.band[0], min(self.band[1], 0.48 * rate))
         self.band = band

@@ -144,6 +144,15 @@ class Stage:
         except ModelError:
             return None
 
+    def steady_covariance(self, estimate: str) -> Array:
+        """That of what is read out, `filtered`, `smoothed` or `retrodicted`; NaN where there is none."""
+        if (self.effect if estimate == "retrodicted" else self.steady) is None:
+            return np.full((len(self.read), len(self.read)), np.nan)
+        if estimate == "retrodicted":
+            assert self.effect is not None
+            return self.read @ self.effect.covariance @ self.read.T
+        return self.smoothed if estimate == "smoothed" else self.covariance
+
     @cached_property
     def retrodiction(self) -> Recursion:
         """Eta of the effect operator from samples in reverse order; reads x_E of x_{k+1} before step k."""

@@ -15,6 +15,7 @@ from backaction.experiment import Experiment
 from backaction.kalman import Plan, Stage, State, scaled_root
 from backaction.matrices import Array, symmetric
 from backaction.records import Record
+from backaction.response import VACUUM
 from backaction.sampling import SampledModel, SteadyFilter, discrete_lyapunov, discretise, steady_filter
 from backaction.state import GaussianState
 from backaction.steady import unconditional
@@ -77,6 +78,12 @@ class Setup:
         for part in parts:
             digest.update(np.ascontiguousarray(part).tobytes())
         return digest.hexdigest()
+
+    @property
+    def innovation_variance_sn(self) -> float:
+        """Predicted variance of the (first) whitened innovation, shot-noise units; NaN without a steady filter."""
+        steady = self.schedule[0][1].steady
+        return float("nan") if steady is None else float(steady.innovation[0, 0]) * self.currents.interval_s / VACUUM
 
     @property
     def first_s(self) -> float:

@@ -261,9 +261,8 @@ def track(
         "mean": ((*lead, rows, len(made.plan.read)), np.float32 if single else np.float64),
         "innovation": ((*lead, size if keep else 0, *((q,) if q > 1 else ())), np.float32),
     }
-    unit = inputs.interval_s / VACUUM
     numbers: dict[str, Any] = {
-        "innovation_variance_sn": np.nan if first.steady is None else float(first.steady.innovation[0, 0]) * unit,
+        "innovation_variance_sn": made.innovation_variance_sn,
         "modes": made.modes, "frame": frame, "rotation_hz": made.rotation_hz, "time_start_s": made.first_s,
         "time_step_s": made.step_s, "sample_rate_hz": 1 / inputs.interval_s, "record_start_s": records[0].start_s,
         "memory_s": np.inf if first.steady is None else first.steady.memory_s, "estimate": estimate,
@@ -276,7 +275,7 @@ def track(
         None if callable(facts) else {k: str(v) for k, v in (facts or {}).items()},
     ], None)  # fmt: skip
     with TrackFile.open(output, shapes, fingerprint) as file:
-        run = _Run(file, made, records, monitor if monitor is not None else None, keep, np.sqrt(unit), progress)
+        run = _Run(file, made, records, monitor, keep, progress)
         counts: dict[str, Any] = {"missing": 0, "clipped": 0, "log_likelihood": 0.0}
         saved = file.resumed
         if saved is not None:
@@ -306,7 +305,7 @@ def track(
             run.safe({"shot": shot + 1, "tracker": None, "counts": counts})
         exact_rows, exact_covariance = file.exact(len(made.plan.read))
         found = Track(
-            file.arrays["mean"], _steady_covariance(first, estimate), file.arrays["innovation"], exact_rows=exact_rows,
+            file.arrays["mean"], first.steady_covariance(estimate), file.arrays["innovation"], exact_rows=exact_rows,
             exact_covariance=exact_covariance, **counts, **numbers,
         )  # fmt: skip
         if callable(facts):
@@ -332,11 +331,10 @@ class _Run:
         records: Sequence[Record],
         monitor: Callable[[int, Array], None] | None,
         keep: bool,
-        scale: float,
         progress: Callable[[float], None] | None,
     ) -> None:
         self.file, self.made, self.records, self.monitor = file, made, records, monitor
-        self.keep, self.scale, self.progress = keep, scale, progress
+        self.keep, self.scale, self.progress = keep, np.sqrt(made.currents.interval_s / VACUUM), progress
         self.size, self.shots = length(records, made.currents), records[0].shots
         self.done, self.saved_at = 0, time.monotonic()
 
@@ -456,19 +454,6 @@ def _kind(value: Any) -> str:
 
 def _given(facts: Any) -> dict[str, Any]:
     return {} if facts is None or callable(facts) else dict(facts)
-
-
-def _steady_covariance(stage: Stage, estimate: str) -> Array:
-    """The steady covariance of an estimate; NaN where there is none."""
-    p = len(stage.plan.read)
-    C = stage.read
-    if estimate == "retrodicted":
-        return np.full((p, p), np.nan) if stage.effect is None else C @ stage.effect.covariance @ C.T
-    if stage.steady is None:
-        return np.full((p, p), np.nan)
-    if estimate == "smoothed":
-        return stage.smoothed
-    return stage.covariance
 
 
 def _level(record: Record, inputs: Currents) -> float:
