@@ -256,6 +256,12 @@ def test_drifting_record_fails_with_constants_and_passes_in_segments():
     assert all(t.passed for t in found.after)
     span = np.ptp(found.values[:, 0])
     assert 1.5 < span < 8
+    # the test after looks at what was fitted; the exact likelihood does not: 20 free values would gain 10 without a drift
+    gain = [
+        track(e, record, calibration, "lab", 4096, innovations=False, schedule=s).log_likelihood
+        for s in (found.schedule, ())
+    ]
+    assert gain[0] - gain[1] > 15
     # with coupling and detuning: the phase carries them, against it
     three = drift.follow(e, record, calibration, ["phase.angle_deg", "membrane.coupling_hz", "membrane.detuning_hz"])
     assert all(t.passed for t in three.after)
