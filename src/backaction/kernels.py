@@ -18,6 +18,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -184,6 +185,29 @@ def _source(n: int, q: int, L: int, groups: tuple[tuple[int, str], ...]) -> str:
     lines += [f"            ends[(b + 1) // stride - 1, {i}] = x{i}" for i in range(n)] or ["            pass"]
     lines += [f"    x[{i}] = x{i}" for i in range(n)]
     return "\n".join(lines) + "\n"
+
+
+@functools.cache
+def library(*names: str, n: int | None = None) -> Any:
+    """The functions of one or more modules of loops (`hessenberg`, `programs`, ...), compiled together, as a namespace.
+
+    With `n` the lines `n = len(a)` of the modules say that number instead: short loops of known length are unrolled.
+    """
+    import importlib
+    import inspect
+    import re
+
+    parts = ["import math", "", "import numba", "import numpy as np"]
+    functions: list[str] = []
+    for name in names:
+        text = inspect.getsource(importlib.import_module(f"backaction.{name}"))
+        body = re.sub(r"^(from __future__|import|from) .*$", "", text, flags=re.MULTILINE)
+        if n is not None:
+            body = re.sub(r"\bn = len\(\w+\)$", f"n = {n}", body, flags=re.MULTILINE)
+        functions += re.findall(r"^def (\w+)", body, flags=re.MULTILINE)
+        parts.append(re.sub(r"^def ", f"@numba.njit(cache=True, {_OPTIONS})\ndef ", body, flags=re.MULTILINE))
+    parts.append("def functions():\n    return {" + ", ".join(f"'{f}': {f}" for f in functions) + "}\n")
+    return SimpleNamespace(**_kept("_".join(names), "\n".join(parts), "functions")())
 
 
 @functools.cache

@@ -62,6 +62,33 @@ def symmetric(matrix: Array) -> Array:
     return (matrix + transpose(matrix)) / 2
 
 
+def concrete(values: Any) -> Array:
+    """Real parts as plain numbers: what decisions are taken by (complex steps and traced variables stripped)."""
+    values = np.asarray(values)
+    return np.real(values.astype(complex) if values.dtype == object else values)
+
+
+def solve(M: Array, B: Array) -> Array:
+    """M^-1 B; also for traced variables (dtype object), by elimination with the pivots of their values."""
+    if M.dtype != object and B.dtype != object:
+        return np.linalg.solve(M, B)
+    n = M.shape[-1]
+    shape = np.broadcast_shapes(M.shape[:-2], B.shape[:-2])
+    out = np.empty((*shape, n, B.shape[-1]), dtype=object)
+    M, B = np.broadcast_to(M, (*shape, n, n)), np.broadcast_to(B, (*shape, *B.shape[-2:]))
+    for at in np.ndindex(*shape):
+        a, b = M[at].astype(object), B[at].astype(object)
+        for k in range(n):
+            best = k + int(np.argmax(np.abs(concrete(a[k:, k]))))
+            a[[k, best]], b[[k, best]] = a[[best, k]], b[[best, k]]
+            for i in (i for i in range(n) if i != k):
+                factor = a[i, k] / a[k, k]
+                a[i, k:] = a[i, k:] - factor * a[k, k:]
+                b[i] = b[i] - factor * b[k]
+        out[at] = b / np.diag(a)[:, None]
+    return out
+
+
 def solve_right(M: Array, R: Array) -> Array:
     """M R^-1."""
     return transpose(np.linalg.solve(transpose(R), transpose(M)))

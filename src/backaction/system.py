@@ -23,10 +23,12 @@ from backaction.matrices import (
     Array,
     Pair,
     block_diagonal,
+    concrete,
     cos_sin_deg,
     join,
     product,
     rotation_matrix,
+    solve,
     stack,
     symplectic,
     transpose,
@@ -330,7 +332,7 @@ def connect(systems: Sequence[LinearSystem], connections: Mapping[str, str]) -> 
         raise ModelError(
             f"singular algebraic loop (gain exactly one) through {names}: add a loss or a phase in the loop"
         )
-    closed = np.linalg.inv(loop)  # as a rule without leading axes: one small inverse for the whole batch
+    closed = solve(loop, np.eye(len(out_rows)))  # as a rule without leading axes: one small inverse for the whole batch
     gain_x, gain_w = product(closed, Cc), product(closed, Dce)
     Bc, Be = B[..., in_cols], B[..., keep_in]
     return LinearSystem(
@@ -346,7 +348,7 @@ def connect(systems: Sequence[LinearSystem], connections: Mapping[str, str]) -> 
 
 
 def _singular(matrix: Array) -> bool:
-    return bool(np.any(np.linalg.cond(np.real(matrix)) > 1e12))
+    return bool(np.any(np.linalg.cond(concrete(matrix)) > 1e12))
 
 
 def _find(name: str, items: Sequence[Mode] | Sequence[Port], word: str) -> slice:

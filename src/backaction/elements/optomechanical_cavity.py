@@ -13,7 +13,7 @@ from backaction.elements.base import Element, Light, Part, choice, flag, parts, 
 from backaction.elements.oscillators import damped_rotation, occupation_at, thermal_bath
 from backaction.elements.sideband_oscillator import SidebandOscillator
 from backaction.errors import InputError, ModelError
-from backaction.matrices import Pair, block_diagonal, join, stack
+from backaction.matrices import Pair, block_diagonal, concrete, join, solve, stack
 from backaction.system import LinearSystem, Mode, Port
 
 
@@ -186,13 +186,14 @@ class OptomechanicalCavity(Element):
         m0 = w * w + (gm * gm / 4 if self.damping == "symmetric" else 0.0)
         c0 = k * k / 4 + d * d
         b3, b2, b1, b0 = np.broadcast_arrays(gm + k, m0 + c0 + gm * k, gm * c0 + k * m0, m0 * c0 + 4 * g * g * w * d)
-        zero, one = 0.0 * np.real(b0), 1.0 + 0.0 * np.real(b0)
+        r0, r1, r2, r3 = (concrete(b) for b in (b0, b1, b2, b3))
+        zero, one = 0.0 * r0, 1.0 + 0.0 * r0
         companion = stack(
             [[zero, one, zero, zero], [zero, zero, one, zero], [zero, zero, zero, one]]
-            + [[-np.real(b0), -np.real(b1), -np.real(b2), -np.real(b3)]]
+            + [[-r0, -r1, -r2, -r3]]
         )
         roots = np.linalg.eigvals(companion)
-        near = np.argmin(np.abs(roots - 1j * np.real(w)[..., None]), axis=-1)
+        near = np.argmin(np.abs(roots - 1j * concrete(w)[..., None]), axis=-1)
         pole = np.take_along_axis(roots, near[..., None], axis=-1)[..., 0]
         u, v = -2 * np.real(pole) + 0.0 * b0, np.abs(pole) ** 2 + 0.0 * b0
         p, q = b3 - u, b0 / v
@@ -200,7 +201,7 @@ class OptomechanicalCavity(Element):
             residual = np.stack([u + p - b3, v + u * p + q - b2, u * q + v * p - b1, v * q - b0], axis=-1)
             o, z = np.ones_like(u), np.zeros_like(u)
             jacobian = stack([[o, z, o, z], [p, o, u, o], [q, p, v, u], [z, q, z, v]])
-            step = np.linalg.solve(jacobian, residual[..., None])[..., 0]
+            step = solve(jacobian, residual[..., None])[..., 0]
             u, v, p, q = u - step[..., 0], v - step[..., 1], p - step[..., 2], q - step[..., 3]
         return np.sqrt(v) * scale, u * scale
 
@@ -315,7 +316,7 @@ class OptomechanicalCavity(Element):
         A = np.array(
             np.broadcast_to(A, np.broadcast_shapes(A.shape[:-2], *(np.shape(g) for g in gains)) + A.shape[-2:])
         )
-        A = A.astype(np.result_type(A, *gains))
+        A = A.astype(np.result_type(A, *(np.asarray(g) for g in gains)))
         for i, g in enumerate(gains):
             x = 0 if i == 0 else 2 + 2 * i
             A[..., x + 1, 2] = 2 * g

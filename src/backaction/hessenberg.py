@@ -1,0 +1,256 @@
+"""Compiled noise spectra of one current and their exact adjoint, n^2 operations a frequency.
+
+    S(W) = l Q l^+ + 2 Re(c l N) + R,    l = C (-i W - A)^-1,    c = 1 (or a sampling rule's phase of the white noise)
+
+Orthogonal U with U^T A^T U = H upper Hessenberg and U^T C^T = b e_1, once; then l^T = U x with (-i W - H) x = b e_1, by
+Hyman's recurrence from x_n = 1 upwards, which satisfies every row to rounding (backward stable, also where poles
+coincide). It divides by the subdiagonals of H: where one vanishes, the states below it are not observed and are left out.
+
+The adjoint of sum_k g_k S(W_k): with r = (-i W - A)^-1 (Q l^+ + c N),
+
+    Q_bar = sum g Re(l^+ l),  N_bar = 2 sum g Re(c l),  R_bar = sum g,  C_bar = 2 sum g Re r,  A_bar = 2 sum g Re(l^T r^T).
+
+Loops run over blocks of frequencies, so that the compiler turns them into vector instructions; they release the
+interpreter lock. Kept by `backaction.kernels` (compiled once per machine).
+"""
+
+import numpy as np
+
+LANES = 64
+"""Frequencies in a block."""
+
+
+def reduce(A, C, H, U):
+    """H, U (n, n) filled; returns (b, m): U^T C^T = b e_1, and the number m of states that the output sees."""
+    n = len(A)
+    v = np.empty(n)
+    for i in range(n):
+        for j in range(n):
+            H[i, j] = A[j, i]
+            U[i, j] = 1.0 if i == j else 0.0
+    size = 0.0
+    for i in range(n):
+        for j in range(n):
+            size = max(size, abs(H[i, j]))
+    beta = 0.0
+    for k in range(-1, n - 2 if n > 1 else 0):
+        # a reflection of rows k+1.. that leaves one entry of the column (of C^T at first)
+        first = k + 1
+        norm = 0.0
+        for i in range(first, n):
+            v[i] = C[i] if k < 0 else H[i, k]
+            norm += v[i] * v[i]
+        norm = np.sqrt(norm)
+        if k < 0:
+            beta = -norm if v[first] > 0 else norm
+        if norm == 0.0:
+            continue
+        v[first] += norm if v[first] > 0 else -norm
+        square = 0.0
+        for i in range(first, n):
+            square += v[i] * v[i]
+        scale = 2.0 / square
+        for j in range(n):
+            dot = 0.0
+            for i in range(first, n):
+                dot += v[i] * H[i, j]
+            dot *= scale
+            for i in range(first, n):
+                H[i, j] -= dot * v[i]
+        for i in range(n):
+            dot, other = 0.0, 0.0
+            for j in range(first, n):
+                dot += H[i, j] * v[j]
+                other += U[i, j] * v[j]
+            dot *= scale
+            other *= scale
+            for j in range(first, n):
+                H[i, j] -= dot * v[j]
+                U[i, j] -= other * v[j]
+    m = n
+    for k in range(1, n):
+        if abs(H[k, k - 1]) <= 1e-15 * size:
+            m = k
+            break
+    if beta == 0.0:
+        m = 0
+    return beta, m
+
+
+def rows(w, H, beta, m, xr, xi):
+    """x = b (-i w - H)^-1 e_1 of one block of frequencies, into xr, xi (n, LANES)."""
+    for k in range(LANES):
+        xr[m - 1, k] = 1.0
+        xi[m - 1, k] = 0.0
+    ar, ai = np.empty(LANES), np.empty(LANES)
+    for i in range(m - 1, -1, -1):
+        h = H[i, i]
+        for k in range(LANES):
+            ar[k] = w[k] * xi[i, k] - h * xr[i, k]
+            ai[k] = -w[k] * xr[i, k] - h * xi[i, k]
+        for j in range(i + 1, m):
+            h = H[i, j]
+            for k in range(LANES):
+                ar[k] -= h * xr[j, k]
+                ai[k] -= h * xi[j, k]
+        if i > 0:
+            h = 1.0 / H[i, i - 1]
+            for k in range(LANES):
+                xr[i - 1, k] = ar[k] * h
+                xi[i - 1, k] = ai[k] * h
+    for k in range(LANES):
+        scale = beta / (ar[k] * ar[k] + ai[k] * ai[k])
+        ar[k] *= scale
+        ai[k] *= -scale
+    for i in range(m):
+        for k in range(LANES):
+            re = xr[i, k] * ar[k] - xi[i, k] * ai[k]
+            xi[i, k] = xr[i, k] * ai[k] + xi[i, k] * ar[k]
+            xr[i, k] = re
+
+
+def turned(M, U, m, out, work):
+    """U^T M U, the leading (m, m) block, of a symmetric M."""
+    n = len(M)
+    for i in range(n):
+        for j in range(m):
+            total = 0.0
+            for k in range(n):
+                total += M[i, k] * U[k, j]
+            work[i, j] = total
+    for i in range(m):
+        for j in range(m):
+            total = 0.0
+            for k in range(n):
+                total += U[k, i] * work[k, j]
+            out[i, j] = total
+
+
+def spectrum(A, Q, N, R, C, w, cr, ci, S, g, out):
+    """S (K,) at angular frequencies w; with weights g (K,) also the adjoint, added to `out`.
+
+    `out` is (n + 1, 2 n + 1): [A_bar, Q_bar, N_bar; C_bar, 0, R_bar]. An empty g asks for the values alone; c = cr + i ci
+    (K,) is one where these are empty.
+    """
+    n = len(A)
+    H, U, Qt, work = np.empty((n, n)), np.empty((n, n)), np.empty((n, n)), np.empty((n, n))
+    beta, m = reduce(A, C, H, U)
+    count = len(w)
+    turns = len(cr) > 0
+    slopes = len(g) > 0
+    turned(Q, U, m, Qt, work)
+    Nt = np.zeros(n)
+    for i in range(m):
+        for k in range(n):
+            Nt[i] += U[k, i] * N[k]
+    xr, xi = np.empty((n, LANES)), np.empty((n, LANES))
+    yr, yi = np.empty((n, LANES)), np.empty((n, LANES))
+    qr, qi = np.empty((n, LANES)), np.empty((n, LANES))
+    b, pr, pi = np.empty(LANES), np.ones(LANES), np.zeros(LANES)
+    total, weight = np.empty(LANES), np.empty(LANES)
+    At, Qb, Nb, Cb = np.zeros((n, n)), np.zeros((n, n)), np.zeros(n), np.zeros(n)
+    Rb = 0.0
+    for start in range(0, count, LANES):
+        left = min(LANES, count - start)
+        for k in range(LANES):
+            at = start + min(k, left - 1)
+            b[k] = w[at]
+            if turns:
+                pr[k], pi[k] = cr[at], ci[at]
+            total[k] = R
+            weight[k] = g[at] if slopes and k < left else 0.0
+        if m > 0:
+            rows(b, H, beta, m, xr, xi)
+        for i in range(m):
+            for k in range(LANES):
+                qr[i, k] = 0.0
+                qi[i, k] = 0.0
+            for j in range(m):  # q = Q l^+ (without N yet)
+                h = Qt[i, j]
+                for k in range(LANES):
+                    qr[i, k] += h * xr[j, k]
+                    qi[i, k] -= h * xi[j, k]
+            h = Nt[i]
+            for k in range(LANES):
+                total[k] += xr[i, k] * (qr[i, k] + 2.0 * h * pr[k]) - xi[i, k] * (qi[i, k] + 2.0 * h * pi[k])
+        for k in range(left):
+            S[start + k] = total[k]
+        if not slopes:
+            continue
+        for k in range(LANES):
+            Rb += weight[k]
+        if m == 0:
+            continue
+        # (-i w - H^T) y = q + c N; its first entry is x^T (q + c N)/b, the others follow row by row
+        for k in range(LANES):
+            yr[0, k] = 0.0
+            yi[0, k] = 0.0
+        for i in range(m):
+            h = Nt[i]
+            for k in range(LANES):
+                qr[i, k] += h * pr[k]
+                qi[i, k] += h * pi[k]
+                yr[0, k] += xr[i, k] * qr[i, k] - xi[i, k] * qi[i, k]
+                yi[0, k] += xr[i, k] * qi[i, k] + xi[i, k] * qr[i, k]
+        h = 1.0 / beta
+        for k in range(LANES):
+            yr[0, k] *= h
+            yi[0, k] *= h
+        for j in range(m - 1):
+            h = H[j, j]
+            for k in range(LANES):
+                yr[j + 1, k] = b[k] * yi[j, k] - h * yr[j, k] - qr[j, k]
+                yi[j + 1, k] = -b[k] * yr[j, k] - h * yi[j, k] - qi[j, k]
+            for i in range(j):
+                h = H[i, j]
+                for k in range(LANES):
+                    yr[j + 1, k] -= h * yr[i, k]
+                    yi[j + 1, k] -= h * yi[i, k]
+            h = 1.0 / H[j + 1, j]
+            for k in range(LANES):
+                yr[j + 1, k] *= h
+                yi[j + 1, k] *= h
+        for i in range(m):
+            for k in range(LANES):
+                qr[i, k] = weight[k] * xr[i, k]
+                qi[i, k] = weight[k] * xi[i, k]
+        for i in range(m):
+            first, second = 0.0, 0.0
+            for k in range(LANES):
+                first += qr[i, k] * pr[k] - qi[i, k] * pi[k]
+                second += weight[k] * yr[i, k]
+            Nb[i] += 2.0 * first
+            Cb[i] += 2.0 * second
+            for j in range(m):
+                first = 0.0
+                for k in range(LANES):
+                    first += qr[i, k] * yr[j, k] - qi[i, k] * yi[j, k]
+                At[i, j] += 2.0 * first
+            for j in range(i + 1):
+                first = 0.0
+                for k in range(LANES):
+                    first += qr[i, k] * xr[j, k] + qi[i, k] * xi[j, k]
+                Qb[i, j] += first
+    if not slopes:
+        return
+    for i in range(m):
+        for j in range(i):
+            Qb[j, i] = Qb[i, j]
+    for M, column in ((At, 0), (Qb, n)):  # back: U M U^T
+        for i in range(n):
+            for j in range(m):
+                value = 0.0
+                for k in range(m):
+                    value += U[i, k] * M[k, j]
+                work[i, j] = value
+        for i in range(n):
+            for j in range(n):
+                value = 0.0
+                for k in range(m):
+                    value += work[i, k] * U[j, k]
+                out[i, column + j] += value
+    for i in range(n):
+        for k in range(m):
+            out[i, 2 * n] += U[i, k] * Nb[k]
+            out[n, i] += U[i, k] * Cb[k]
+    out[n, 2 * n] += Rb
