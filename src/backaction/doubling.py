@@ -60,7 +60,17 @@ def eliminate(a, b):
 
 def stable(A):
     """Whether every eigenvalue of A has a negative real part: powers of its Cayley transform shrink."""
+    none = np.empty((0, 0))
+    return lyapunov(A, none, none)
+
+
+def lyapunov(A, Q, V):
+    """V with A V + V A^T + Q = 0 by doubling; False where A is not stable. An empty V asks for that alone.
+
+    With the Cayley transform F = (g - A)^-1 (g + A): V = sum_k F^k Q_F F^kT, Q_F = 2 g (g - A)^-1 Q (g - A)^-T.
+    """
     n = len(A)
+    wanted = len(V) > 0
     if n == 0:
         return True
     rate = 0.0
@@ -71,14 +81,27 @@ def stable(A):
         rate = max(rate, total)
     if not (rate > 0.0 and rate < 1e300):
         return False
-    left, power, work = np.empty((n, n)), np.empty((n, n)), np.empty((n, n))
+    width = 3 * n if wanted else n
+    left, B = np.empty((n, n)), np.empty((n, width))
+    power, work, half = np.empty((n, n)), np.empty((n, n)), np.empty((n, n))
     for i in range(n):
         for j in range(n):
             one = 1.0 if i == j else 0.0
             left[i, j] = one - A[i, j] / rate
-            power[i, j] = one + A[i, j] / rate
-    if not eliminate(left, power):
+            B[i, j] = one + A[i, j] / rate
+            if wanted:
+                B[i, n + j] = Q[i, j] * (2.0 / rate)
+                B[i, 2 * n + j] = one
+    if not eliminate(left, B):
         return False
+    for i in range(n):
+        for j in range(n):
+            power[i, j] = B[i, j]
+            if wanted:
+                total = 0.0
+                for k in range(n):
+                    total += B[i, n + k] * B[j, 2 * n + k]
+                V[i, j] = total
     for _ in range(70):
         size = 0.0
         for i in range(n):
@@ -86,10 +109,20 @@ def stable(A):
             for j in range(n):
                 total += abs(power[i, j])
             size = max(size, total)
-        if size < 0.9:
+        if size < 1e-9 or (size < 0.9 and not wanted):
             return True
         if not size < 1e120:
             return False
+        if wanted:
+            product(power, V, half)
+            for i in range(n):
+                for j in range(n):
+                    work[j, i] = power[i, j]
+            product(half, work, left)
+            for i in range(n):
+                for j in range(i + 1):
+                    V[i, j] += 0.5 * (left[i, j] + left[j, i])
+                    V[j, i] = V[i, j]
         product(power, power, work)
         power, work = work, power
     return False

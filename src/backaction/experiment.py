@@ -35,12 +35,24 @@ from backaction.units import number
 
 @dataclass(frozen=True)
 class Prior:
-    """What is known of a parameter before the record: normal (mean, sd) and/or hard bounds (lower, upper)."""
+    """What is known of a parameter before the record.
+
+    Normal (mean, sd), cut at `lower` and `upper` where these are given; uniform between `lower` and `upper` alone; or
+    log-normal: ln x is normal about ln `median` with standard deviation ln `factor`.
+    """
 
     mean: float | None = None
     sd: float | None = None
     lower: float | None = None
     upper: float | None = None
+    median: float | None = None
+    factor: float | None = None
+
+    def moved(self, value: float) -> Prior:
+        """The same prior about another centre; a uniform one stays."""
+        if self.mean is not None:
+            return replace(self, mean=value)
+        return replace(self, median=value) if self.median is not None else self
 
 
 @dataclass(frozen=True)
@@ -143,7 +155,7 @@ class Experiment:
                 raise InputError(f"{where}: [analysis] band_hz = [{low:g}, {high:g}]: needs 0 <= lowest < highest")
             band = (low, high)
         bare = cls(elements, tuple(modes), connections, {}, band, str(table.get("name", Path(where).stem)))
-        priors = {path: _prior(bare, path, item, where) for path, item in _section(table, "prior", None, where).items()}
+        priors = {path: read_prior(bare, path, item, where) for path, item in _section(table, "prior", None, where).items()}
         out = replace(bare, priors=priors, description=str(table.get("description", "")).strip())
         try:
             out.reported_modes() if out.modes else out.system
@@ -183,10 +195,7 @@ class Experiment:
     def overridden(self, values: Mapping[str, Any]) -> Experiment:
         """`with_values` for a user's overrides: a normal prior of an overridden field moves its mean to the new value."""
         new = self.with_values(values)
-        moved = {
-            k: replace(p, mean=float(new.value(k))) if k in values and p.mean is not None else p
-            for k, p in new.priors.items()
-        }
+        moved = {k: p.moved(float(new.value(k))) if k in values else p for k, p in new.priors.items()}
         return replace(new, priors=moved)
 
     def fields(self) -> list[str]:
@@ -427,11 +436,14 @@ def _element(item: Mapping[str, Any], where: str) -> Element:
     return ELEMENTS[kind].from_table(name, rest, where)
 
 
-def _prior(experiment: Experiment, path: str, item: Any, where: str) -> Prior:
+def read_prior(experiment: Experiment, path: str, item: Any, where: str) -> Prior:
+    """A prior of the field at `path` from a TOML table."""
     here = f"{where}: [prior] '{path}'"
     if not isinstance(item, Mapping):
-        raise InputError(f"{here}: expected {{ mean = ..., sd = ... }} or {{ lower = ..., upper = ... }}, got {item!r}")
-    known = ("mean", "sd", "lower", "upper")
+        raise InputError(
+            f"{here}: expected {{ mean = ..., sd = ... }}, {{ lower = ..., upper = ... }} or {{ median = ..., factor = ... }}, got {item!r}"
+        )
+    known = ("mean", "sd", "lower", "upper", "median", "factor")
     for k in item:
         if k not in known:
             raise InputError(f"{here}: unknown key '{k}'{nearest(k, known)}")
@@ -442,14 +454,20 @@ def _prior(experiment: Experiment, path: str, item: Any, where: str) -> Prior:
         raise InputError(f"{here}: {error}") from None
     if value is None:
         raise InputError(f"{here}: this field is not set in the experiment")
-    values = {k: number(v, unit, f"{here}.{k}") for k, v in item.items()}
+    values = {k: number(v, "1" if k == "factor" else unit, f"{here}.{k}") for k, v in item.items()}
     prior = Prior(**values)
     if (prior.mean is None) != (prior.sd is None):
         raise InputError(f"{here}: mean and sd go together")
     if prior.sd is not None and prior.sd <= 0:
         raise InputError(f"{here}: sd = {prior.sd:g}: must be > 0")
-    if prior.mean is None and (prior.lower is None or prior.upper is None):
-        raise InputError(f"{here}: give mean and sd, or lower and upper")
+    if (prior.median is None) != (prior.factor is None):
+        raise InputError(f"{here}: median and factor go together")
+    if prior.median is not None and (prior.median <= 0 or (prior.factor or 0) <= 1):
+        raise InputError(f"{here}: median = {prior.median:g}, factor = {prior.factor:g}: need median > 0 and factor > 1")
+    if prior.median is not None and not {prior.mean, prior.lower, prior.upper} == {None}:
+        raise InputError(f"{here}: a log-normal prior has median and factor only")
+    if prior.mean is None and prior.median is None and (prior.lower is None or prior.upper is None):
+        raise InputError(f"{here}: give mean and sd, lower and upper, or median and factor")
     if prior.lower is not None and prior.upper is not None and not prior.lower < prior.upper:
         raise InputError(f"{here}: lower = {prior.lower:g} must be below upper = {prior.upper:g}")
     if not np.isscalar(value) and np.ndim(value) > 0:

@@ -6,7 +6,9 @@ Orthogonal U with U^T A^T U = H upper Hessenberg and U^T C^T = b e_1, once; then
 Hyman's recurrence from x_n = 1 upwards, which satisfies every row to rounding (backward stable, also where poles
 coincide). It divides by the subdiagonals of H: where one vanishes, the states below it are not observed and are left out.
 
-The adjoint of sum_k g_k S(W_k): with r = (-i W - A)^-1 (Q l^+ + c N),
+The adjoint of sum_k g_k S(W_k): with r = (-i W - A)^-1 (Q l^+ + c N) = V l^+ + (-i W - A)^-1 (V C^T + c N), where V is
+the steady covariance, A V + V A^T + Q = 0; the second term by the same recurrence for (A^T, V C^T + N) (a solution with
+H^T would run the recurrence in its unstable direction),
 
     Q_bar = sum g Re(l^+ l),  N_bar = 2 sum g Re(c l),  R_bar = sum g,  C_bar = 2 sum g Re r,  A_bar = 2 sum g Re(l^T r^T).
 
@@ -126,10 +128,10 @@ def turned(M, U, m, out, work):
             out[i, j] = total
 
 
-def spectrum(A, Q, N, R, C, w, cr, ci, S, g, out):
-    """S (K,) at angular frequencies w; with weights g (K,) also the adjoint, added to `out`.
+def spectrum(A, Q, N, R, C, V, w, cr, ci, S, g, out):
+    """S (K,) at angular frequencies w; with weights g (K,) the adjoint instead, added to `out`, for which V is needed.
 
-    `out` is (n + 1, 2 n + 1): [A_bar, Q_bar, N_bar; C_bar, 0, R_bar]. An empty g asks for the values alone; c = cr + i ci
+    `out` is (n + 1, 2 n + 1): [A_bar, Q_bar, N_bar; C_bar, 0, R_bar]. An empty g asks for the values; c = cr + i ci
     (K,) is one where these are empty.
     """
     n = len(A)
@@ -148,8 +150,29 @@ def spectrum(A, Q, N, R, C, w, cr, ci, S, g, out):
     qr, qi = np.empty((n, LANES)), np.empty((n, LANES))
     b, pr, pi = np.empty(LANES), np.ones(LANES), np.zeros(LANES)
     total, weight = np.empty(LANES), np.empty(LANES)
-    At, Qb, Nb, Cb = np.zeros((n, n)), np.zeros((n, n)), np.zeros(n), np.zeros(n)
+    At, Qb, Nb = np.zeros((n, n)), np.zeros((n, n)), np.zeros(n)
     Rb = 0.0
+    parts = 2 if turns else 1
+    zr, zi = np.empty((n, LANES)), np.empty((n, LANES))
+    H2, P, VU = np.empty((2, n, n)), np.empty((2, n, n)), np.empty((n, n))
+    betas, sizes = np.zeros(2), np.zeros(2, dtype=np.int64)
+    if slopes:
+        At_, k0 = np.empty((n, n)), np.empty(n)
+        for i in range(n):
+            for j in range(n):
+                At_[i, j] = A[j, i]
+            for j in range(m):
+                value = 0.0
+                for k in range(n):
+                    value += V[i, k] * U[k, j]
+                VU[i, j] = value
+        for part in range(parts):
+            for i in range(n):
+                k0[i] = N[i] if part == 1 or not turns else 0.0
+                if part == 0:
+                    for j in range(n):
+                        k0[i] += V[i, j] * C[j]
+            betas[part], sizes[part] = reduce(At_, k0, H2[part], P[part])
     for start in range(0, count, LANES):
         left = min(LANES, count - start)
         for k in range(LANES):
@@ -161,67 +184,62 @@ def spectrum(A, Q, N, R, C, w, cr, ci, S, g, out):
             weight[k] = g[at] if slopes and k < left else 0.0
         if m > 0:
             rows(b, H, beta, m, xr, xi)
-        for i in range(m):
-            for k in range(LANES):
-                qr[i, k] = 0.0
-                qi[i, k] = 0.0
-            for j in range(m):  # q = Q l^+ (without N yet)
-                h = Qt[i, j]
-                for k in range(LANES):
-                    qr[i, k] += h * xr[j, k]
-                    qi[i, k] -= h * xi[j, k]
-            h = Nt[i]
-            for k in range(LANES):
-                total[k] += xr[i, k] * (qr[i, k] + 2.0 * h * pr[k]) - xi[i, k] * (qi[i, k] + 2.0 * h * pi[k])
-        for k in range(left):
-            S[start + k] = total[k]
         if not slopes:
+            for i in range(m):
+                for k in range(LANES):
+                    qr[i, k] = 0.0
+                    qi[i, k] = 0.0
+                for j in range(m):  # Q l^+
+                    h = Qt[i, j]
+                    for k in range(LANES):
+                        qr[i, k] += h * xr[j, k]
+                        qi[i, k] -= h * xi[j, k]
+                h = 2.0 * Nt[i]
+                for k in range(LANES):
+                    total[k] += xr[i, k] * (qr[i, k] + h * pr[k]) - xi[i, k] * (qi[i, k] + h * pi[k])
+            for k in range(left):
+                S[start + k] = total[k]
             continue
         for k in range(LANES):
             Rb += weight[k]
         if m == 0:
             continue
-        # (-i w - H^T) y = q + c N; its first entry is x^T (q + c N)/b, the others follow row by row
-        for k in range(LANES):
-            yr[0, k] = 0.0
-            yi[0, k] = 0.0
-        for i in range(m):
-            h = Nt[i]
-            for k in range(LANES):
-                qr[i, k] += h * pr[k]
-                qi[i, k] += h * pi[k]
-                yr[0, k] += xr[i, k] * qr[i, k] - xi[i, k] * qi[i, k]
-                yi[0, k] += xr[i, k] * qi[i, k] + xi[i, k] * qr[i, k]
-        h = 1.0 / beta
-        for k in range(LANES):
-            yr[0, k] *= h
-            yi[0, k] *= h
-        for j in range(m - 1):
-            h = H[j, j]
-            for k in range(LANES):
-                yr[j + 1, k] = b[k] * yi[j, k] - h * yr[j, k] - qr[j, k]
-                yi[j + 1, k] = -b[k] * yr[j, k] - h * yi[j, k] - qi[j, k]
-            for i in range(j):
-                h = H[i, j]
+        # r = V l^+ + P z, with z of the two right-hand sides V C^T + N (or V C^T alone, and N)
+        for part in range(parts):
+            if sizes[part] > 0:
+                rows(b, H2[part], betas[part], sizes[part], zr, zi)
+            for i in range(n):
                 for k in range(LANES):
-                    yr[j + 1, k] -= h * yr[i, k]
-                    yi[j + 1, k] -= h * yi[i, k]
-            h = 1.0 / H[j + 1, j]
-            for k in range(LANES):
-                yr[j + 1, k] *= h
-                yi[j + 1, k] *= h
+                    qr[i, k] = 0.0
+                    qi[i, k] = 0.0
+                for j in range(sizes[part]):
+                    h = P[part, i, j]
+                    for k in range(LANES):
+                        qr[i, k] += h * zr[j, k]
+                        qi[i, k] += h * zi[j, k]
+                if part == 0:
+                    for j in range(m):
+                        h = VU[i, j]
+                        for k in range(LANES):
+                            qr[i, k] += h * xr[j, k]
+                            qi[i, k] -= h * xi[j, k]
+                    for k in range(LANES):
+                        yr[i, k] = qr[i, k]
+                        yi[i, k] = qi[i, k]
+                else:
+                    for k in range(LANES):
+                        yr[i, k] += pr[k] * qr[i, k] - pi[k] * qi[i, k]
+                        yi[i, k] += pr[k] * qi[i, k] + pi[k] * qr[i, k]
         for i in range(m):
             for k in range(LANES):
                 qr[i, k] = weight[k] * xr[i, k]
                 qi[i, k] = weight[k] * xi[i, k]
         for i in range(m):
-            first, second = 0.0, 0.0
+            first = 0.0
             for k in range(LANES):
                 first += qr[i, k] * pr[k] - qi[i, k] * pi[k]
-                second += weight[k] * yr[i, k]
             Nb[i] += 2.0 * first
-            Cb[i] += 2.0 * second
-            for j in range(m):
+            for j in range(n):
                 first = 0.0
                 for k in range(LANES):
                     first += qr[i, k] * yr[j, k] - qi[i, k] * yi[j, k]
@@ -231,26 +249,33 @@ def spectrum(A, Q, N, R, C, w, cr, ci, S, g, out):
                 for k in range(LANES):
                     first += qr[i, k] * xr[j, k] + qi[i, k] * xi[j, k]
                 Qb[i, j] += first
+        for i in range(n):
+            first = 0.0
+            for k in range(LANES):
+                first += weight[k] * yr[i, k]
+            out[n, i] += 2.0 * first
     if not slopes:
         return
     for i in range(m):
         for j in range(i):
             Qb[j, i] = Qb[i, j]
-    for M, column in ((At, 0), (Qb, n)):  # back: U M U^T
-        for i in range(n):
-            for j in range(m):
-                value = 0.0
-                for k in range(m):
-                    value += U[i, k] * M[k, j]
-                work[i, j] = value
-        for i in range(n):
-            for j in range(n):
-                value = 0.0
-                for k in range(m):
-                    value += work[i, k] * U[j, k]
-                out[i, column + j] += value
+    for i in range(n):  # back: U A_bar (r is in the system's own basis), U Q_bar U^T
+        for j in range(n):
+            value = 0.0
+            for k in range(m):
+                value += U[i, k] * At[k, j]
+            out[i, j] += value
+        for j in range(m):
+            value = 0.0
+            for k in range(m):
+                value += U[i, k] * Qb[k, j]
+            work[i, j] = value
     for i in range(n):
+        for j in range(n):
+            value = 0.0
+            for k in range(m):
+                value += work[i, k] * U[j, k]
+            out[i, n + j] += value
         for k in range(m):
             out[i, 2 * n] += U[i, k] * Nb[k]
-            out[n, i] += U[i, k] * Cb[k]
     out[n, 2 * n] += Rb

@@ -66,6 +66,15 @@ def without(system: LinearSystem, sources: Sequence[str]) -> LinearSystem:
     return replace(out, A=A, B=B, C=C)
 
 
+def quiet(system: LinearSystem, like: LinearSystem, reported: Sequence[str]) -> tuple[LinearSystem, Array]:
+    """`without` all technical sources of `like` (the same network with plain numbers), and the states that remain."""
+    sources = technical_sources(like, reported)
+    gone = [i for m in like.modes if m.name in sources for i in range(*like.mode(m.name).indices(like.A.shape[-1]))]
+    silent = [m.name for m in like.modes if m.kind == "classical"]
+    gone += [i for m in silent for i in range(*like.mode(m).indices(like.A.shape[-1]))]
+    return without(system, sources), np.setdiff1d(np.arange(like.A.shape[-1]), gone)
+
+
 def costs(experiment: Experiment, digitiser: Digitiser | None = None) -> list[Cost]:
     """What each source of technical noise costs in the conditional state, the largest first, and all of them together.
 

@@ -5,6 +5,19 @@ import math
 import numpy as np
 
 
+def quantile(p):
+    """The normal quantile: a rational start (Abramowitz and Stegun 26.2.23) and Halley steps on erfc."""
+    if not (p > 0.0 and p < 1.0):
+        return -np.inf if p == 0.0 else (np.inf if p == 1.0 else np.nan)
+    tail = min(p, 1.0 - p)
+    t = math.sqrt(-2.0 * math.log(tail))
+    z = -(t - (2.515517 + t * (0.802853 + t * 0.010328)) / (1.0 + t * (1.432788 + t * (0.189269 + t * 0.001308))))
+    for _ in range(3):
+        e = (0.5 * math.erfc(-z * 0.7071067811865476) - tail) * 2.5066282746310002 * math.exp(0.5 * z * z)
+        z -= e / (1.0 + 0.5 * z * e)
+    return z if p < 0.5 else -z
+
+
 def forward(codes, left, right, v):
     """Fill the memory v behind its inputs and constants."""
     first = len(v) - len(codes)
@@ -33,8 +46,10 @@ def forward(codes, left, right, v):
             v[first + i] = math.atan(a)
         elif code == 11:
             v[first + i] = a ** v[right[i]]
-        else:
+        elif code == 12:
             v[first + i] = 0.5 * math.erfc(-a * 0.7071067811865476)
+        else:
+            v[first + i] = quantile(a)
 
 
 def reverse(codes, left, right, v, bar):
@@ -71,8 +86,11 @@ def reverse(codes, left, right, v, bar):
             bar[x] += g / (1.0 + v[x] * v[x])
         elif code == 11:
             bar[x] += g * v[y] * v[x] ** (v[y] - 1.0)
-        else:
+        elif code == 12:
             bar[x] += g * 0.3989422804014327 * math.exp(-0.5 * v[x] * v[x])
+        else:
+            z = v[first + i]
+            bar[x] += g * 2.5066282746310002 * math.exp(0.5 * z * z)
 
 
 def many(codes, left, right, memory, points, outputs, out):

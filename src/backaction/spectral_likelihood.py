@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-STATES, SLOTS, POINTS, COUNT, BINS, SIZE, QUADRATURE, NODES, ALIASES, WEIGHTS, NODE_WEIGHTS, ALIAS_WEIGHTS, SCALE, ERROR, KIND = range(15)
+STATES, SLOTS, POINTS, COUNT, BINS, SIZE, QUADRATURE, NODES, ALIASES, WEIGHTS, NODE_WEIGHTS, ALIAS_WEIGHTS, SCALE, ERROR, KIND, TURNS = range(16)
 
 
 def digamma(x):
@@ -63,13 +63,15 @@ def density(codes, left, right, memory, bar, u, layout, slots, w, cr, ci, W, B, 
             N[i] = memory[slots[at + 2 * n * n + i]]
             C[i] = memory[slots[at + 2 * n * n + n + 1 + i]]
         R = memory[slots[at + 2 * n * n + n]]
-        if not stable(A):
+        V = np.empty((n, n)) if slopes else np.empty((0, 0))
+        if not lyapunov(A, Q, V):
             return -np.inf
         p, count = layout[r, POINTS], layout[r, COUNT]
+        turns = count if layout[r, TURNS] else 0
         first, size = layout[r, BINS], layout[r, SIZE]
         q, nodes, aliases = layout[r, QUADRATURE], layout[r, NODES], layout[r, ALIASES]
         iw, ib, it = layout[r, WEIGHTS], layout[r, NODE_WEIGHTS], layout[r, ALIAS_WEIGHTS]
-        spectrum(A, Q, N, R, C, w[p : p + count], cr[p : p + count], ci[p : p + count], S[p : p + count], none, np.empty((0, 0)))
+        spectrum(A, Q, N, R, C, V, w[p : p + count], cr[p : p + turns], ci[p : p + turns], S[p : p + count], none, np.empty((0, 0)))
         expected(S[p : p + count], W[iw:], B[ib:], T[it:], rest, R, first, size, q, nodes, aliases, mu)
         scale, error = memory[layout[r, SCALE]], memory[layout[r, ERROR]]
         kind = layout[r, KIND]
@@ -110,7 +112,7 @@ def density(codes, left, right, memory, bar, u, layout, slots, w, cr, ci, W, B, 
                 for k in range(aliases):
                     g[p + size * q + j * aliases + k] = sums[j] * T[it + j * aliases + k]
             out = np.zeros((n + 1, 2 * n + 1))
-            spectrum(A, Q, N, R, C, w[p : p + count], cr[p : p + count], ci[p : p + count], S[p : p + count], g[p : p + count], out)
+            spectrum(A, Q, N, R, C, V, w[p : p + count], cr[p : p + turns], ci[p : p + turns], S[p : p + count], g[p : p + count], out)
             for i in range(n):
                 for j in range(n):
                     bar[slots[at + i * n + j]] += out[i, j]

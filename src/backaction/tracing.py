@@ -10,6 +10,7 @@ once, at the values of the trace: `Program.check` compares a program with the bu
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,12 +19,12 @@ import numpy as np
 
 from backaction.matrices import Array
 
-ADD, SUB, MUL, DIV, SQRT, COS, SIN, EXP, LOG, ATAN, POW, NORMAL = range(1, 13)
-"""Operation codes; NORMAL is the normal distribution function."""
+ADD, SUB, MUL, DIV, SQRT, COS, SIN, EXP, LOG, ATAN, POW, NORMAL, QUANTILE = range(1, 14)
+"""Operation codes; NORMAL is the normal distribution function, QUANTILE its inverse."""
 
 _UNARY: dict[int, Callable[[float], float]] = {
     SQRT: math.sqrt, COS: math.cos, SIN: math.sin, EXP: math.exp, LOG: math.log, ATAN: math.atan,
-    NORMAL: lambda x: 0.5 * math.erfc(-x / math.sqrt(2)),
+    NORMAL: lambda x: 0.5 * math.erfc(-x / math.sqrt(2)), QUANTILE: lambda x: statistics.NormalDist().inv_cdf(x),
 }  # fmt: skip
 
 
@@ -110,6 +111,9 @@ class Var:
 
     def normal(self) -> Any:
         return self._binary(NORMAL, self, 0.0)
+
+    def quantile(self) -> Any:
+        return self._binary(QUANTILE, self, 0.0)
 
     def conjugate(self) -> Var:
         return self

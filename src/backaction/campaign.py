@@ -1,0 +1,445 @@
+"""A campaign: spectra of one or many records, what they share, what varies between them, and what is known before.
+
+    name = "..."
+    experiment = "hybrid.toml"               # a file beside this one, or a shipped name
+    band_hz = ["1.2 MHz", "1.6 MHz"]         # default: the experiment's
+    shot = "shot_noise.h5"                   # default of the records; so is dark
+    [[record]]
+    name = "hybrid"
+    file = "hybrid.h5"                       # or simulate = { seed = 1, duration = "0.2 s" }
+    set = { "spin.larmor_offset_hz" = "110 kHz" }     # values of this record; moves the prior where the field varies
+    mask_hz = [["1.358 MHz", "1.360 MHz"]]            # left out
+    [vary]
+    "spin.larmor_offset_hz" = "independent"           # a value of its own in every record, each with the prior
+    "phase.angle_deg" = { spread = "1 deg" }          # theta + spread z: the spread is fitted, half-normal of that size
+    [prior]                                           # added to the experiment's, or instead of them
+    [tie]
+    "membrane.third.bath_occupation" = "membrane.second.bath_occupation"
+    [derived]
+    cooperativity = "4 * membrane.coupling_hz**2 / ..."
+    [likelihood]
+    kind = "gamma"                                    # or "thomas2021"
+    model_error = { lower = 0.0, upper = 0.1 }        # relative, a number or a prior
+    calibrations = ["calibration.json"]               # priors with their covariance
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backaction.binning import Bins, bins
+from backaction.errors import InputError, ModelError, nearest
+from backaction.experiment import Experiment, Prior, read_prior, unit_bounds
+from backaction.expressions import Expression, expression
+from backaction.formats import read_record
+from backaction.matrices import Array
+from backaction.records import Digitiser, Record, Spectrum, averaged_spectrum
+from backaction.shot_noise import Calibration, calibrate
+from backaction.units import number
+
+Say = Callable[[str], None]
+KINDS = ("gamma", "thomas2021")
+MODEL_ERROR = "likelihood.model_error"
+_KEYS = (
+    "name", "experiment", "band_hz", "resolution_hz", "shot", "dark", "record", "vary", "prior", "tie", "derived",
+    "likelihood", "description", "set",
+)  # fmt: skip
+_RECORD_KEYS = (
+    "name",
+    "file",
+    "shot",
+    "dark",
+    "set",
+    "mask_hz",
+    "simulate",
+    "rate",
+    "sampling",
+    "unit",
+    "scale",
+    "prior",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """One spectrum of a campaign: the experiment with this record's own values, its bins, calibration and digitiser.
+
+    `fixed` names the fields that this record sets (they are not fitted in it, unless they vary between records).
+    """
+
+    name: str
+    experiment: Experiment
+    spectrum: Spectrum
+    calibration: Calibration
+    digitiser: Digitiser
+    fixed: tuple[str, ...] = ()
+    priors: Mapping[str, Prior] = field(default_factory=dict)
+    calibrated_by: str = ""
+    duration_s: float = 0.0
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def density_sn(self) -> Array:
+        """The measured bins in shot-noise units of the calibration."""
+        return np.asarray(self.spectrum.density / self.calibration.density)
+
+    @property
+    def averages(self) -> Array:
+        """Effective averages of every bin."""
+        return np.broadcast_to(np.asarray(self.spectrum.averages, dtype=float), self.spectrum.density.shape)
+
+    def bins(self) -> Bins:
+        """How the model becomes these bins."""
+        return bins(
+            self.spectrum.frequency_hz, self.spectrum.resolution_hz, self.digitiser, *quadrature(self.experiment, self)
+        )
+
+    def with_density(self, density_sn: Array) -> Measured:
+        """The same with other data, in shot-noise units."""
+        return replace(self, spectrum=replace(self.spectrum, density=density_sn * self.calibration.density))
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """How bins scatter about the model.
+
+    `gamma`: averaged periodograms, Gamma with the effective number of averages N; a relative `model_error` e widens it to
+    1/N_e = 1/N + e^2. `thomas2021`: Gaussian with sd = 0.08 y + 0.1 SN, y the measured bin (Methods E; that the two parts
+    add up linearly is our reading).
+    """
+
+    kind: str = "gamma"
+    model_error: float | Prior = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Campaign:
+    """Spectra and the model of their parameters; see the module's text. Build the posterior with `posterior.Target`."""
+
+    name: str
+    records: tuple[Measured, ...]
+    priors: Mapping[str, Prior]
+    vary: Mapping[str, float | None] = field(default_factory=dict)
+    ties: Mapping[str, Expression] = field(default_factory=dict)
+    derived: Mapping[str, str] = field(default_factory=dict)
+    correlated: tuple[tuple[tuple[str, ...], Array], ...] = ()
+    likelihood: Likelihood = Likelihood()
+    warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def load(cls, path: str | Path, say: Say | None = None) -> Campaign:
+        """Read a campaign's TOML and its records (paths are relative to it).
+
+        Raises
+        ------
+        InputError
+            One line naming file, key, value and what is allowed.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise InputError(f"{path}: no such file")
+        try:
+            table = tomllib.loads(path.read_text("utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: not valid TOML: {error}") from None
+        return _read(table, path, say or (lambda text: None))
+
+    @classmethod
+    def of(cls, experiment: Experiment, measured: Spectrum, calibration: Calibration, digitiser: Digitiser) -> Campaign:
+        """One spectrum with the experiment's own priors."""
+        record = Measured(experiment.name, experiment, measured, calibration, digitiser, calibrated_by="own")
+        return cls(experiment.name, (record,), experiment.priors)
+
+    def __post_init__(self) -> None:
+        if not self.records:
+            raise InputError(f"{self.name}: a campaign needs at least one [[record]]")
+        names = [r.name for r in self.records]
+        if len(set(names)) < len(names):
+            raise InputError(f"{self.name}: two records have the name '{max(names, key=names.count)}'")
+        if self.likelihood.kind not in KINDS:
+            raise InputError(
+                f"{self.name}: [likelihood] kind = '{self.likelihood.kind}': must be one of {', '.join(KINDS)}"
+                f"{nearest(self.likelihood.kind, KINDS)}"
+            )
+        for f in self.vary:
+            if f not in self.priors:
+                raise InputError(f"{self.name}: [vary] '{f}' has no prior{nearest(f, self.priors)}")
+        for f in self.ties:
+            if f in self.priors:
+                raise InputError(f"{self.name}: '{f}' is tied and has a prior: remove one")
+
+    def with_records(self, records: Sequence[Measured]) -> Campaign:
+        """The same with other spectra."""
+        return replace(self, records=tuple(records))
+
+
+def simulated(
+    name: str,
+    experiment: Experiment,
+    band_hz: tuple[float, float],
+    duration_s: float,
+    seed: int | None,
+    resolution_hz: float | None = None,
+    digitiser: Digitiser = Digitiser(1e7),
+    scale_sd: float = 2e-3,
+) -> Measured:
+    """A spectrum drawn from the experiment's own values: Gamma bins with duration x resolution averages.
+
+    Without a seed the bins are the expected ones exactly.
+    """
+    width = resolution_hz or resolution(experiment, duration_s, band_hz)
+    count = int((band_hz[1] - band_hz[0]) / width)
+    f = band_hz[0] + width * (np.arange(count) + 0.5)
+    averages = width * duration_s
+    blank = Spectrum(f, np.ones(count), averages, width, "SN/Hz")
+    record = Measured(name, experiment, blank, Calibration(1.0, scale_sd, "SN"), digitiser, duration_s=duration_s)
+    if np.max(np.linalg.eigvals(experiment.system.A).real, initial=-1.0) >= 0:
+        raise ModelError(f"{name}: the experiment's own values are unstable: nothing to simulate")
+    mean = record.bins().expected(experiment.system)
+    if seed is not None:
+        mean = mean * np.random.default_rng(seed).gamma(averages, 1 / averages, count)
+    return record.with_density(mean)
+
+
+def resolution(experiment: Experiment, duration_s: float, band_hz: tuple[float, float]) -> float:
+    """An eighth of the narrowest line in the band, at least 10 raw bins wide, at most 4000 bins."""
+    line = narrowest(experiment, band_hz)
+    span = band_hz[1] - band_hz[0]
+    line = span / 50 if line is None else line
+    return float(max(min(line / 8, span / 200), 10 / duration_s, span / 4000))
+
+
+def narrowest(experiment: Experiment, band_hz: tuple[float, float]) -> float | None:
+    """Full width of the narrowest line of the model within a band."""
+    poles = np.linalg.eigvals(experiment.system.A) / (2 * np.pi)
+    near = (np.abs(poles.imag) > band_hz[0]) & (np.abs(poles.imag) < band_hz[1])
+    widths = 2 * np.abs(poles.real[near])
+    return float(np.min(widths)) if widths.size else None
+
+
+def quadrature(experiment: Experiment, record: Measured) -> tuple[int, bool]:
+    """Points in a bin for the narrowest line of the model, and whether no line lies among the aliases."""
+    f = record.spectrum.frequency_hz
+    width = float(np.max(record.spectrum.resolution_hz))
+    line = narrowest(experiment, (float(f[0] - width), float(f[-1] + width)))
+    points = 1 if line is None else int(np.clip(np.ceil(1.5 * width / line), 1, 16))
+    poles = np.linalg.eigvals(experiment.system.A) / (2 * np.pi)
+    sharp = np.abs(poles.imag[np.abs(poles.real) < 0.1 * np.abs(poles.imag)])
+    rate = record.digitiser.sample_rate_hz
+    reference = record.digitiser.reference_hz or 0.0
+    smooth = not np.any(np.abs(sharp - reference) > 0.5 * rate)
+    return points, smooth
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+def _read(table: Mapping[str, Any], path: Path, say: Say) -> Campaign:
+    where = str(path)
+    _known(table, _KEYS, where)
+    source = str(table.get("experiment", ""))
+    if not source:
+        raise InputError(f"{where}: missing 'experiment': a TOML file beside this one, or a shipped name")
+    beside = path.parent / source
+    experiment = Experiment.load(beside if beside.is_file() else source)
+    experiment = experiment.overridden(_table(table, "set", where))
+    if "band_hz" in table:
+        low, high = _pair(table["band_hz"], f"{where}: band_hz")
+        experiment = replace(experiment, band_hz=(low, high))
+    if experiment.band_hz is None:
+        raise InputError(f"{where}: missing band_hz (here or in the experiment's [analysis])")
+    priors = dict(experiment.priors)
+    correlated: list[tuple[tuple[str, ...], Array]] = []
+    options = _table(table, "likelihood", where)
+    _known(options, ("kind", "model_error", "calibrations"), f"{where}: [likelihood]")
+    for name in options.get("calibrations", []):
+        found, block = read_calibration(path.parent / str(name), experiment)
+        priors |= found
+        correlated.append(block)
+    for key, item in _table(table, "prior", where).items():
+        if key == MODEL_ERROR:
+            continue
+        priors[key] = read_prior(experiment, key, item, where)
+    vary = {k: _spread(experiment, k, v, where) for k, v in _table(table, "vary", where).items()}
+    ties = {}
+    for key, text in _table(table, "tie", where).items():
+        experiment.value(key)
+        ties[key] = expression(str(text))
+        for name in ties[key].names:
+            experiment.value(name)
+        priors.pop(key, None)
+    error = options.get("model_error", 0.0)
+    if isinstance(error, Mapping):
+        error = _bare_prior(error, f"{where}: [likelihood] model_error")
+    elif not isinstance(error, (int, float)) or error < 0:
+        raise InputError(f"{where}: [likelihood] model_error = {error!r}: a number >= 0 or a prior")
+    items = table.get("record", [])
+    if not isinstance(items, list):
+        raise InputError(f"{where}: write [[record]]")
+    warnings: list[str] = []
+    records = [_record(item, i, table, experiment, path, say) for i, item in enumerate(items, 1)]
+    for record in records:
+        warnings += [f"{record.name}: {w}" for w in record.warnings]
+    derived = {k: str(v) for k, v in _table(table, "derived", where).items()}
+    return Campaign(
+        str(table.get("name", path.stem)), tuple(records), priors, vary, ties, derived, tuple(correlated),
+        Likelihood(str(options.get("kind", "gamma")), error), tuple(dict.fromkeys(warnings)),
+    )  # fmt: skip
+
+
+def _record(
+    item: Mapping[str, Any], index: int, table: Mapping[str, Any], experiment: Experiment, path: Path, say: Say
+) -> Measured:
+    where = f"{path}: [[record]] {index}"
+    _known(item, _RECORD_KEYS, where)
+    own = _table(item, "set", where)
+    chosen = experiment.overridden(own)
+    priors = {k: read_prior(chosen, k, v, where) for k, v in _table(item, "prior", where).items()}
+    band = chosen.band_hz
+    assert band is not None
+    wanted = table.get("resolution_hz")
+    width = None if wanted is None else number(wanted, "Hz", f"{path}: resolution_hz")
+    if "simulate" in item:
+        plan = _table(item, "simulate", where)
+        _known(plan, ("seed", "duration"), f"{where}: simulate")
+        name = str(item.get("name", f"record{index}"))
+        length = number(plan.get("duration", 0.2), "s", f"{where}: simulate.duration")
+        say(f"simulating {name}")
+        made = simulated(name, chosen, band, length, int(plan.get("seed", 0)), width)
+        return replace(_masked(made, item, where), fixed=tuple(own), priors=priors, calibrated_by="simulated")
+    if "file" not in item:
+        raise InputError(f"{where}: missing 'file' (or simulate = {{ seed = ..., duration = ... }})")
+    given = {
+        {"rate": "sample_rate_hz"}.get(k, k): item[k] for k in ("rate", "sampling", "unit", "scale") if k in item
+    }
+
+    def read(key: str) -> Record | None:
+        name = item.get(key, table.get(key) if key != "file" else None)
+        if name is None:
+            return None
+        beside = path.parent / str(name)
+        try:
+            return read_record(beside, **given)
+        except InputError as error:
+            raise type(error)(f"{where}: {error}") from None
+
+    record = read("file")
+    assert record is not None
+    name = str(item.get("name", record.name))
+    say(f"spectrum of {name}")
+    shot, dark = read("shot"), read("dark")
+    detector = chosen.detectors()[0]
+    electronic = float(detector.electronic_noise_sn)
+    found = calibrate(record, shot, dark, electronic, band)
+    if not found.floor_known:
+        raise InputError(f"{where}: fit needs a shot-noise record (shot = ...): without it there is no quantum scale")
+    spectrum = averaged_spectrum(record, width or resolution(chosen, record.duration_s, band)).band(*band)
+    notes = list(found.warnings)
+    if found.dark_sn is not None and found.dark_sd_sn is not None:
+        key = f"{detector.name}.electronic_noise_sn"
+        if abs(found.dark_sn - electronic) > max(5 * found.dark_sd_sn, 0.1 * found.dark_sn, 1e-4):
+            notes.append(
+                f"the dark record says electronic noise of {found.dark_sn:.4f} SN, the experiment {electronic:g} SN "
+                f"({key})"
+            )
+    made = Measured(
+        name, chosen, spectrum, found, record.digitiser, tuple(own), priors,
+        str(item.get("shot", table.get("shot", ""))), record.duration_s, tuple(notes),
+    )  # fmt: skip
+    return _masked(made, item, where)
+
+
+def _masked(record: Measured, item: Mapping[str, Any], where: str) -> Measured:
+    f = record.spectrum.frequency_hz
+    keep = np.ones(f.size, dtype=bool)
+    for pair in item.get("mask_hz", []):
+        low, high = _pair(pair, f"{where}: mask_hz")
+        keep &= (f < low) | (f > high)
+    if np.sum(keep) < 10:
+        raise InputError(f"{where}: mask_hz leaves {np.sum(keep)} of {f.size} bins")
+    s = record.spectrum
+    return replace(record, spectrum=replace(s, frequency_hz=f[keep], density=s.density[keep]))
+
+
+def read_calibration(path: Path, experiment: Experiment) -> tuple[dict[str, Prior], tuple[tuple[str, ...], Array]]:
+    """Priors and their correlations from a calibration file (JSON, schema backaction/calibration/1).
+
+    `{"schema", "parameters": {path: {"mean", "sd"}}, "covariance": {"names": [...], "matrix": [[...]]}}`; the covariance is
+    optional and in the parameters' own units.
+
+    Raises
+    ------
+    InputError
+        Naming what is missing or not a covariance.
+    """
+    try:
+        document = json.loads(path.read_text("utf-8"))
+        items = document["parameters"]
+        priors = {k: read_prior(experiment, k, {"mean": v["mean"], "sd": v["sd"]}, str(path)) for k, v in items.items()}
+        names = tuple(document.get("covariance", {}).get("names", items))
+        matrix = document.get("covariance", {}).get("matrix")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: no calibration file ({type(error).__name__}: {error})") from None
+    for name in names:
+        if name not in priors:
+            raise InputError(f"{path}: covariance names '{name}', which is no parameter{nearest(name, priors)}")
+    sd = np.array([priors[n].sd for n in names], dtype=float)
+    V = np.diag(sd**2) if matrix is None else np.asarray(matrix, dtype=float)
+    if V.shape != (len(names), len(names)) or not np.allclose(V, V.T) or np.any(np.linalg.eigvalsh(V) <= 0):
+        raise InputError(f"{path}: covariance.matrix must be symmetric, positive and {len(names)} x {len(names)}")
+    if not np.allclose(np.sqrt(np.diag(V)), sd, rtol=0.02):
+        raise InputError(f"{path}: the diagonal of covariance.matrix does not agree with the sd of the parameters")
+    spread = np.sqrt(np.diag(V))
+    return priors, (names, V / np.outer(spread, spread))
+
+
+def _spread(experiment: Experiment, path: str, item: Any, where: str) -> float | None:
+    here = f"{where}: [vary] '{path}'"
+    experiment.value(path)
+    if item == "independent" or item == {}:
+        return None
+    if not isinstance(item, Mapping) or set(item) != {"spread"}:
+        raise InputError(f"{here} = {item!r}: expected \"independent\" or {{ spread = ... }}")
+    value = number(item["spread"], unit_bounds(experiment, path)[0], f"{here}.spread")
+    if not value > 0:
+        raise InputError(f"{here}.spread = {value:g}: must be > 0")
+    return value
+
+
+def _bare_prior(item: Mapping[str, Any], here: str) -> Prior:
+    _known(item, ("lower", "upper", "median", "factor"), here)
+    prior = Prior(**{k: number(v, "1", f"{here}.{k}") for k, v in item.items()})
+    uniform = prior.lower is not None and prior.upper is not None and 0 <= prior.lower < prior.upper
+    lognormal = prior.median is not None and prior.factor is not None and prior.median > 0 and prior.factor > 1
+    if not (uniform or lognormal):
+        raise InputError(f"{here}: give lower and upper, or median and factor")
+    return prior
+
+
+def _known(table: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+    for key in table:
+        if key not in known:
+            raise InputError(f"{where}: unknown key '{key}'{nearest(key, known)}")
+
+
+def _table(table: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
+    item = table.get(key, {})
+    if not isinstance(item, Mapping):
+        raise InputError(f"{where}: '{key}' must be a table")
+    return dict(item)
+
+
+def _pair(item: Any, where: str) -> tuple[float, float]:
+    if not isinstance(item, (list, tuple)) or len(item) != 2:
+        raise InputError(f"{where} = {item!r}: expected [lowest, highest]")
+    low, high = (number(v, "Hz", where) for v in item)
+    if not 0 <= low < high:
+        raise InputError(f"{where} = [{low:g}, {high:g}]: needs 0 <= lowest < highest")
+    return low, high
