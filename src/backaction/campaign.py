@@ -103,7 +103,7 @@ class Measured:
 
     def with_density(self, density_sn: Array) -> Measured:
         """The same with other data, in shot-noise units."""
-        return replace(self, spectrum=replace(self.spectrum, density=density_sn * self.calibration.density))
+        return replace(self, spectrum=replace(self.spectrum, density=np.asarray(density_sn) * self.calibration.density))
 
 
 @dataclass(frozen=True)
@@ -175,6 +175,38 @@ class Campaign:
             if f in self.priors:
                 raise InputError(f"{self.name}: '{f}' is tied and has a prior: remove one")
 
+    def merged(self, models: Sequence[Array], poles_hz: Sequence[Array], tolerance: float = 0.1) -> Campaign:
+        """The same with neighbouring bins merged where neither the model nor what it depends on changes within them.
+
+        Bins stay narrower than a sixth of the distance |f - p| from every pole p (complex, f + i width/2) of the record's
+        system and the model varies by less than `tolerance` in them; they never cross a masked gap.
+        """
+        records = []
+        for r, m, poles in zip(self.records, models, poles_hz, strict=True):
+            s = r.spectrum
+            f, width = s.frequency_hz, float(np.min(s.resolution_hz))
+            room = np.min(np.abs(f[:, None] - poles), axis=1) / 6
+            starts, low, high, least = [0], m[0], m[0], room[0]
+            gap = np.diff(f) > 1.5 * width
+            for i in range(1, m.size):
+                low, high, least = min(low, m[i]), max(high, m[i]), min(least, room[i])
+                if high > (1 + tolerance) * low or (i + 1 - starts[-1]) * width > least or gap[i - 1]:
+                    starts.append(i)
+                    low = high = m[i]
+                    least = room[i]
+            records.append(replace(r, spectrum=s.merged(np.array(starts))))
+        return self.with_records(records)
+
+    def coarse(self, most: int = 800) -> Campaign:
+        """The same with at most about `most` bins per record, of equal width."""
+        records = []
+        for r in self.records:
+            size = max(1, r.spectrum.density.size // most)
+            gaps = np.flatnonzero(np.diff(r.spectrum.frequency_hz) > 1.5 * np.min(r.spectrum.resolution_hz)) + 1
+            starts = np.union1d(np.arange(0, r.spectrum.density.size, size), gaps)
+            records.append(replace(r, spectrum=r.spectrum.merged(starts)) if size > 1 else r)
+        return self.with_records(records)
+
     def with_records(self, records: Sequence[Measured]) -> Campaign:
         """The same with other spectra."""
         return replace(self, records=tuple(records))
@@ -229,7 +261,10 @@ def quadrature(experiment: Experiment, record: Measured) -> tuple[int, bool]:
     f = record.spectrum.frequency_hz
     width = float(np.max(record.spectrum.resolution_hz))
     line = narrowest(experiment, (float(f[0] - width), float(f[-1] + width)))
-    points = 1 if line is None else int(np.clip(np.ceil(1.5 * width / line), 1, 16))
+    # merged bins are wide only where the model is smooth: the narrowest ones decide
+    least = float(np.min(record.spectrum.resolution_hz))
+    points = 1 if line is None else int(np.clip(np.ceil(1.5 * least / line), 1, 16))
+    points = max(points, 2) if width > least else points
     poles = np.linalg.eigvals(experiment.system.A) / (2 * np.pi)
     sharp = np.abs(poles.imag[np.abs(poles.real) < 0.1 * np.abs(poles.imag)])
     rate = record.digitiser.sample_rate_hz

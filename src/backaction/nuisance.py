@@ -66,13 +66,17 @@ def without(system: LinearSystem, sources: Sequence[str]) -> LinearSystem:
     return replace(out, A=A, B=B, C=C)
 
 
-def quiet(system: LinearSystem, like: LinearSystem, reported: Sequence[str]) -> tuple[LinearSystem, Array]:
-    """`without` all technical sources of `like` (the same network with plain numbers), and the states that remain."""
-    sources = technical_sources(like, reported)
-    gone = [i for m in like.modes if m.name in sources for i in range(*like.mode(m.name).indices(like.A.shape[-1]))]
-    silent = [m.name for m in like.modes if m.kind == "classical"]
-    gone += [i for m in silent for i in range(*like.mode(m).indices(like.A.shape[-1]))]
-    return without(system, sources), np.setdiff1d(np.arange(like.A.shape[-1]), gone)
+def bare(experiment: Experiment) -> tuple[list[str], Array]:
+    """Sources that are not part of the physics itself, and the states that remain without them.
+
+    Technical noise of the light, electronics, and further mechanical modes; the spins' broadband noise stays.
+    """
+    system, reported = experiment.system, experiment.reported_modes()
+    kept = [f"{e.name}.broadband" for e in experiment.elements]
+    sources = [s for s in technical_sources(system, reported) if s not in kept]
+    gone = [m.name for m in system.modes if m.kind == "classical" or m.name in sources]
+    rows = system.indices(gone)
+    return sources, np.setdiff1d(np.arange(system.A.shape[-1]), rows)
 
 
 def costs(experiment: Experiment, digitiser: Digitiser | None = None) -> list[Cost]:

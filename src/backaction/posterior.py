@@ -153,6 +153,20 @@ class Target:
                 out[offset] = theta[centre] + theta[size] * theta[offset]
         return np.stack(np.broadcast_arrays(*out), axis=-1)
 
+    def slopes(self, u: Array) -> Array:
+        """d theta/du (P, P) at one point, by central differences."""
+        out = np.empty((self.size, self.size))
+        for i in range(self.size):
+            e = np.zeros(self.size)
+            e[i] = 1e-5
+            out[:, i] = (self.values(u + e) - self.values(u - e)) / 2e-5
+        return out
+
+    def poles(self, plan: int, u: Array) -> Array:
+        """Poles |f| + i width/2 (Hz) of one record's system at u."""
+        values = np.linalg.eigvals(self.experiment(plan, u).system.A) / TWO_PI
+        return np.abs(values.imag) + 1j * np.abs(values.real)
+
     def scores(self, theta: Mapping[str, float]) -> Array:
         """The coordinates u of parameter values (of those not named: the prior's median)."""
         z = np.zeros(self.size)
@@ -318,17 +332,24 @@ class Target:
         out = np.array([run.model(x) for x in u.reshape(-1, self.size)]).reshape(*u.shape[:-1], -1)
         return self._split(out)
 
-    def fisher(self, u: Array, pull: bool = True) -> Array:
+    def only(self, record: int) -> Target:
+        """The posterior of one record's data alone, over the same parameters."""
+        new = object.__new__(Target)
+        new.__dict__.update(self.__dict__)
+        new._layout = np.ascontiguousarray(self._layout[record : record + 1])
+        return new
+
+    def fisher(self, u: Array, prior: bool = True, rough: bool = False) -> Array:
         """Expected information at u in these coordinates: differences of exact gradients for data equal to the model.
 
-        With the prior's identity unless `pull` is False.
+        With the prior's identity unless `prior` is False; `rough`: one-sided differences.
         """
         models = [np.asarray(m) for m in self.models(u)]
         if not np.all(np.isfinite(np.concatenate(models))):
             raise ModelError(f"{self.campaign.name}: the model has no spectrum at this point")
-        run = self.with_data(models).evaluator()
-        H = run.hessian(u)
-        return H if pull else H - np.eye(self.size)
+        at = -np.asarray(u) if rough and not self.campaign.likelihood.model_error else None
+        H = self.with_data(models).evaluator().hessian(u, at)
+        return H if prior else H - np.eye(self.size)
 
     def systems(self, plan: int, bare: bool = False) -> Systems:
         """The program of one record's matrices alone; `bare` without technical noise and further modes."""
@@ -366,10 +387,11 @@ class Evaluator:
         """Expected bins of all records (SN), NaN where there is none."""
         return self._mu.copy() if np.isfinite(self.density(u)) else np.full(self._mu.size, np.nan)
 
-    def hessian(self, u: Array) -> Array:
+    def hessian(self, u: Array, at: Array | None = None) -> Array:
         """Minus the second derivatives: central differences of exact gradients, symmetric.
 
-        Steps are 1e-4, or a hundredth of the width that the data leave to a coordinate where that is less.
+        Steps are 1e-4, or a hundredth of the width that the data leave to a coordinate where that is less. With `at`, the
+        gradient at u itself, one-sided differences: half the work.
         """
         H = np.empty((self.size, self.size))
         for i in range(self.size):
@@ -377,7 +399,10 @@ class Evaluator:
             for _ in range(4):
                 e = np.zeros(self.size)
                 e[i] = step
-                H[i] = (self.gradient(u - e)[1] - self.gradient(u + e)[1]) / (2 * step)
+                if at is not None:
+                    H[i] = (at - self.gradient(u + e)[1]) / step
+                else:
+                    H[i] = (self.gradient(u - e)[1] - self.gradient(u + e)[1]) / (2 * step)
                 wanted = 0.01 / np.sqrt(max(abs(H[i, i]), 1.0))
                 if step <= 2 * wanted:
                     break
@@ -397,7 +422,8 @@ class Systems:
         system = experiment.with_values(values, "trace").build()
         keep = np.arange(system.A.shape[-1])
         if bare:
-            system, keep = nuisance.quiet(system, experiment.system, self.modes)
+            sources, keep = nuisance.bare(experiment)
+            system = nuisance.without(system, sources)
         self._index = [list(keep).index(i) for i in experiment.system.indices(self.modes)]
         self.states = len(keep)
         self._program = trace.program(_entries(system, keep))
@@ -412,6 +438,17 @@ class Systems:
         good = residual < 1e-8
         out = V[:, self._index][:, :, self._index]
         return np.where(good[:, None, None], out, np.nan)
+
+    def unconditional(self, u: Any) -> Array:
+        """V_u of the reported modes at u (draws, P); NaN where there is none."""
+        u = np.ascontiguousarray(np.atleast_2d(u), dtype=float)
+        n = self.states
+        points = self._program(u)
+        V, good = np.empty((len(u), n, n)), np.empty(len(u), dtype=bool)
+        for k, x in enumerate(points):
+            A, Q = x[: n * n].reshape(n, n), x[n * n : 2 * n * n].reshape(n, n)
+            good[k] = library("doubling", n=n).lyapunov(A, Q, V[k])
+        return np.where(good[:, None, None], V[:, self._index][:, :, self._index], np.nan)
 
 
 def _entries(system: LinearSystem, keep: Array | None = None) -> list[Any]:

@@ -182,14 +182,24 @@ class Spectrum:
     """Averaged two-sided power spectral density with its statistics.
 
     `density` (f,) in unit^2/Hz; each bin is distributed as Gamma with `averages` (effective number of averages, the
-    inverse squared relative standard deviation); bins are `resolution_hz` wide and independent.
+    inverse squared relative standard deviation); bins are `resolution_hz` wide and independent. Both are numbers, or
+    arrays where bins have been `merged`.
     """
 
     frequency_hz: Array
     density: Array
-    averages: float
-    resolution_hz: float
+    averages: Any
+    resolution_hz: Any
     unit: str
+
+    def merged(self, starts: Array) -> Spectrum:
+        """Neighbouring bins made one: groups begin at the indices `starts`; averages and widths add up."""
+        N = np.broadcast_to(np.asarray(self.averages, dtype=float), self.density.shape)
+        width = np.broadcast_to(np.asarray(self.resolution_hz, dtype=float), self.density.shape)
+        total, wide = np.add.reduceat(N, starts), np.add.reduceat(width, starts)
+        low = (self.frequency_hz - width / 2)[starts]
+        density = np.add.reduceat(self.density * N, starts) / total
+        return replace(self, frequency_hz=low + wide / 2, density=density, averages=total, resolution_hz=wide)
 
     def band(self, low_hz: float, high_hz: float) -> Spectrum:
         """The bins within [low, high]."""
@@ -198,7 +208,8 @@ class Spectrum:
             raise InputError(
                 f"no spectral bin in {low_hz:g}..{high_hz:g} Hz (spectrum reaches {self.frequency_hz[-1]:g} Hz)"
             )
-        return replace(self, frequency_hz=self.frequency_hz[inside], density=self.density[inside])
+        each = {k: v[inside] for k in ("averages", "resolution_hz") if np.ndim(v := getattr(self, k))}
+        return replace(self, frequency_hz=self.frequency_hz[inside], density=self.density[inside], **each)
 
     def scaled(self, factor: float, unit: str) -> Spectrum:
         """Density multiplied by `factor`."""

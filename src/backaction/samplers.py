@@ -7,9 +7,11 @@ Gaussian, whatever the units, the priors and their correlations.
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -96,13 +98,25 @@ def find_mode(target: Target, starts: int = 3, seed: int = 0, progress: Progress
         raise ModelError(f"{target.campaign.name}: no point of the prior has a spectrum: nothing can be fitted")
     found.sort(key=lambda x: -x[1])
     u, value = found[0]
-    H = run.hessian(u)
-    low = np.linalg.eigvalsh(H)[0]
-    if low <= 0:
-        H = target.fisher(u)
-    root = np.linalg.inv(np.linalg.cholesky(H)).T
+    H, root = _whitening(target, run, u)
     others = [(v, x) for v, x in found[1:] if np.max(np.abs(np.linalg.solve(root, v - u))) > 3 and value - x < 15]
     return Mode(u, value, root, H, count, tuple(others))
+
+
+def improved(target: Target, mode: Mode) -> Mode:
+    """The maximum near a mode that was found for other bins of the same data."""
+    run = target.evaluator()
+    u, value, count = _climbed(target, run, mode.u)
+    H, root = _whitening(target, run, u)
+    return replace(mode, u=u, log_density=value, hessian=H, root=root, evaluations=mode.evaluations + count)
+
+
+def _whitening(target: Target, run: Evaluator, u: Array) -> tuple[Array, Array]:
+    """The Hessian at the maximum (the expected information where it is not positive) and the root of its inverse."""
+    H = run.hessian(u)
+    if np.linalg.eigvalsh(H)[0] <= 0:
+        H = target.fisher(u)
+    return H, np.linalg.inv(np.linalg.cholesky(H)).T
 
 
 def _scanned(run: Evaluator, u: Array) -> tuple[Array, int]:
@@ -128,8 +142,8 @@ def _climbed(target: Target, run: Evaluator, u: Array, most: int = 100) -> tuple
     value, g = run.gradient(u)
     damp, count = 1e-2, 1
     for k in range(most):
-        H = target.fisher(u) if k < most - 8 else run.hessian(u)
-        count += 2 * len(u)
+        H = target.fisher(u, rough=True) if k < most - 8 else run.hessian(u)
+        count += len(u)
         if np.linalg.norm(g) < 1.0:  # near: the exact Hessian where it is positive
             exact = run.hessian(u)
             count += 2 * len(u)
@@ -166,7 +180,7 @@ def sample(
     draws: int = 1500,
     chains: int = 4,
     seed: int = 0,
-    cores: int | None = None,
+    cores: int = 2,
     progress: Progress | None = None,
 ) -> Draws:
     """Draws by one of `METHODS`.
@@ -180,7 +194,11 @@ def sample(
         raise InputError(f"sampler '{method}': must be one of {', '.join(METHODS)}")
     start = time.perf_counter()
     if method == "nuts":
-        out = nuts(target, mode, draws, chains, seed, cores)
+        with ThreadPoolExecutor(cores) as pool:
+            parts = list(pool.map(lambda s: chain(target, mode, draws, s), seeds(seed, chains)))
+        facts = {n: sum(p[2][n] for p in parts) for n in parts[0][2]}
+        w, log = np.stack([p[0] for p in parts]), np.stack([p[1] for p in parts])
+        out = Draws(mode.place(w), log, "nuts", seed, facts)
     elif method == "ensemble":
         out = ensemble(target, mode, draws * chains, seed=seed, progress=progress)
     elif method == "laplace":
@@ -240,19 +258,24 @@ def densities(target: Target, u: Array, cores: int = 2) -> Array:
         return np.concatenate(list(pool.map(part, np.array_split(u, cores))))
 
 
-def nuts(target: Target, mode: Mode, draws: int, chains: int, seed: int, cores: int | None = None) -> Draws:
-    """The no-U-turn sampler (nutpie) in whitened coordinates, chains in threads over the compiled density."""
-    import warnings
+def chain(
+    target: Target, mode: Mode, draws: int, seed: int, stop: Event | None = None
+) -> tuple[Array, Array, dict[str, float]]:
+    """One chain of the no-U-turn sampler (nutpie) in whitened coordinates: w (draws, P), ln p, facts.
 
+    Blocks until it is done or `stop` is set; the compiled density releases the interpreter lock, so that chains run
+    side by side in threads.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import nutpie
         from nutpie.compiled_pyfunc import from_pyfunc
 
     size, root, centre = target.size, mode.root, mode.u
+    back = np.ascontiguousarray(root.T)
 
     def make_density() -> Any:
-        run, back = target.evaluator(), np.ascontiguousarray(root.T)
+        run = target.evaluator()
 
         def density(w: Array) -> tuple[float, Array]:
             value, slope = run.gradient(centre + root @ w)
@@ -270,19 +293,21 @@ def nuts(target: Target, mode: Mode, draws: int, chains: int, seed: int, cores: 
                         make_initial_point_fn=start)  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        trace = nutpie.sample(
-            model, draws=draws, tune=TUNE, chains=chains, cores=cores or chains, seed=seed, progress_bar=False,
-            save_warmup=False,
+        running = nutpie.sample(
+            model, draws=draws, tune=TUNE, chains=1, cores=1, seed=seed % 2**32, progress_bar=False, save_warmup=False,
+            blocking=False,
         )  # fmt: skip
-    w = np.asarray(trace.posterior["w"])
+        while True:
+            try:
+                trace = running.wait(timeout=0.2)
+                break
+            except TimeoutError:
+                if stop is not None and stop.is_set():
+                    running.abort()
+                    raise InterruptedError("sampling was stopped") from None
     stats = trace.sample_stats
-    log = np.asarray(stats["logp"])
-    facts = {
-        "divergences": float(np.sum(stats["diverging"])),
-        "gradients": float(np.sum(stats["n_steps"])) if "n_steps" in stats else float("nan"),
-        "tune": float(TUNE),
-    }
-    return Draws(mode.place(w), log, "nuts", seed, facts)
+    facts = {"divergences": float(np.sum(stats["diverging"])), "gradients": float(np.sum(stats["n_steps"]))}
+    return np.asarray(trace.posterior["w"])[0], np.asarray(stats["logp"])[0], facts
 
 
 TUNE = 150
