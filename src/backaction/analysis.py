@@ -15,7 +15,7 @@ from backaction.derivatives import gradient
 from backaction.errors import InputError, ModelError
 from backaction.experiment import Experiment
 from backaction.files import provenance, to_json
-from backaction.inference import Fit
+from backaction.inference import Fit, Posterior
 from backaction.matrices import Array
 from backaction.records import Record, Spectrum, averaged_spectrum, chi_square_p
 from backaction.results import describe_state, gaussian_state, state_document
@@ -25,7 +25,6 @@ from backaction.state import GaussianState
 from backaction.tracking import Track
 
 Progress = Callable[[str, float | None], None]
-DRAWS = 400
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +37,7 @@ class Analysis:
     calibration: Calibration
     measured: Spectrum
     fit: Fit
+    posterior: Posterior | None
     track: Track
     tests: tuple[Test, ...]
     lines: tuple[Line, ...]
@@ -63,7 +63,7 @@ class Analysis:
         fit = self.fit
         return {
             "schema": "backaction/analyze/1",
-            "provenance": provenance(seed=0, draws=DRAWS),
+            "provenance": provenance(seed=0),
             "experiment": self.experiment.to_dict(),
             "record": {
                 "name": self.record.name,
@@ -101,6 +101,7 @@ class Analysis:
                 "mean_ratio": fit.mean_ratio,
                 "mean_ratio_sd": fit.mean_ratio_sd,
             },
+            "posterior": None if self.posterior is None else self.posterior.document(),
             "state": self.quantum,
             "track": {
                 "modes": list(self.track.modes),
@@ -133,10 +134,13 @@ def analyze(
     dark: Record | None = None,
     resolution_hz: float | None = None,
     progress: Progress | None = None,
+    quick: bool = False,
 ) -> Analysis:
     """Calibrate, fit, filter, test, and say in words whether entanglement is witnessed.
 
-    Without a shot record the record stays in its own unit with a fitted floor; quantum results are then None.
+    The interval of the EPR variance is that of the posterior: the no-U-turn sampler, or with `quick` Laplace and importance
+    sampling (where its Pareto k allows). Without a shot record the record stays in its own unit with a fitted floor;
+    quantum results are then None.
 
     Raises
     ------
@@ -207,17 +211,24 @@ def analyze(
     in_band = _in_band(fit.experiment, record, followed)
     if not calibration.floor_known:
         warnings += _floor_warning(record, fit, band)
-    say("propagating the uncertainty", None)
+    posterior = None
+    if calibration.floor_known:
+        posterior = inference.infer(
+            fit.prepared.fine.campaign, "importance" if quick else "nuts", progress=progress, ready=fit.prepared
+        )
+        tests += [t for t in posterior.tests if t.name in ("sampler", "data against priors")]
+        warnings += posterior.warnings
     quantum, verdict, entangled = None, "", None
     passed = all(t.passed for t in tests)
     if not calibration.floor_known:
         verdict = "no quantum statement: the record has no shot-noise reference, so its scale is a fitted floor"
     else:
-        quantum = _quantum(experiment, fit, measured, calibration, record, followed)
+        assert posterior is not None
+        quantum = _quantum(experiment, fit, posterior, calibration, record, followed)
         verdict, entangled = _verdict(quantum, passed, tests, record)
     return Analysis(
-        experiment, record, band, calibration, measured, fit, followed, tuple(tests), tuple(lines), innovations, quantum,
-        in_band, tuple(dict.fromkeys(warnings)), verdict, entangled,
+        experiment, record, band, calibration, measured, fit, posterior, followed, tuple(tests), tuple(lines),
+        innovations, quantum, in_band, tuple(dict.fromkeys(warnings)), verdict, entangled,
     )  # fmt: skip
 
 
@@ -340,10 +351,10 @@ def _floor_warning(record: Record, fit: Fit, band: tuple[float, float]) -> list[
 
 
 def _quantum(
-    given: Experiment, fit: Fit, measured: Spectrum, calibration: Calibration, record: Record, followed: Track
+    given: Experiment, fit: Fit, posterior: Posterior, calibration: Calibration, record: Record, followed: Track
 ) -> dict[str, Any]:
     """States at the fit, the interval of the EPR variance at one fixed (a, b), and the variance that the floor allows."""
-    best = fit.experiment
+    best, measured = fit.experiment, fit.spectrum
     document = state_document(best)
     sampled = GaussianState(followed.covariance, followed.modes)
     out: dict[str, Any] = {
@@ -355,30 +366,28 @@ def _quantum(
     if len(followed.modes) != 2:
         return out
     e = entanglement.epr(sampled)
-    drawn = fit.draws(DRAWS, seed=0)
-    system = drawn.system
-    index = system.indices(best.reported_modes())
-    poles = np.all(np.linalg.eigvals(system.A).real < 0, axis=-1)
-    V = steady.conditional(system).covariance[..., index, :][..., index]
+    V = posterior.target.systems(0).conditional(posterior.draws.flat)
+    good = np.all(np.isfinite(V), axis=(-2, -1))
     continuous = entanglement.epr(gaussian_state(best))
-    spread = np.atleast_1d(entanglement.epr_variance(V, continuous.weight, continuous.angle_deg))
-    nu = np.atleast_1d(entanglement.ppt_min(np.where(np.isfinite(V), V, np.eye(4))))
-    good = np.isfinite(spread) & np.atleast_1d(poles)
-    spread, nu = spread[good], nu[good]
+    spread = entanglement.epr_variance(V[good], continuous.weight, continuous.angle_deg)
+    nu = entanglement.ppt_min(V[good])
     # the sampled filter's variance moves with the parameters as the continuous one does
     shift = float(e.variance / continuous.variance)
     nu_shift = float(entanglement.ppt_min(sampled) / entanglement.ppt_min(gaussian_state(best)))
-    low, high = (np.quantile(spread, [0.05, 0.95]) * shift).tolist()
+    low, middle, high = (np.quantile(spread, [0.05, 0.5, 0.95]) * shift).tolist()
     out["epr_variance"] = {
         "value": float(e.variance),
+        "mean": float(np.mean(spread) * shift),
         "sd": float(np.std(spread) * shift),
         "q05": low,
+        "q50": middle,
         "q95": high,
         "weight": float(e.weight),
         "angle_deg": float(e.angle_deg),
         "continuous_limit": float(continuous.variance),
         "probability_below_1": float(np.mean(spread * shift < 1)),
         "draws": int(spread.size),
+        "method": posterior.draws.method,
     }
     out["ppt"] = {
         "value": float(entanglement.ppt_min(sampled)),

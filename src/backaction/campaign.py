@@ -1,26 +1,26 @@
 """A campaign: spectra of one or many records, what they share, what varies between them, and what is known before.
 
-    name = "..."
-    experiment = "hybrid.toml"               # a file beside this one, or a shipped name
-    band_hz = ["1.2 MHz", "1.6 MHz"]         # default: the experiment's
-    shot = "shot_noise.h5"                   # default of the records; so is dark
-    [[record]]
-    name = "hybrid"
-    file = "hybrid.h5"                       # or simulate = { seed = 1, duration = "0.2 s" }
-    set = { "spin.larmor_offset_hz" = "110 kHz" }     # values of this record; moves the prior where the field varies
-    mask_hz = [["1.358 MHz", "1.360 MHz"]]            # left out
-    [vary]
-    "spin.larmor_offset_hz" = "independent"           # a value of its own in every record, each with the prior
-    "phase.angle_deg" = { spread = "1 deg" }          # theta + spread z: the spread is fitted, half-normal of that size
-    [prior]                                           # added to the experiment's, or instead of them
-    [tie]
-    "membrane.third.bath_occupation" = "membrane.second.bath_occupation"
-    [derived]
-    cooperativity = "4 * membrane.coupling_hz**2 / ..."
-    [likelihood]
-    kind = "gamma"                                    # or "thomas2021"
-    model_error = { lower = 0.0, upper = 0.1 }        # relative, a number or a prior
-    calibrations = ["calibration.json"]               # priors with their covariance
+name = "..."
+experiment = "hybrid.toml"               # a file beside this one, or a shipped name
+band_hz = ["1.2 MHz", "1.6 MHz"]         # default: the experiment's
+shot = "shot_noise.h5"                   # default of the records; so is dark
+[[record]]
+name = "hybrid"
+file = "hybrid.h5"                       # or simulate = { seed = 1, duration = "0.2 s" }
+set = { "spin.larmor_offset_hz" = "110 kHz" }     # values of this record; moves the prior where the field varies
+mask_hz = [["1.358 MHz", "1.360 MHz"]]            # left out
+[vary]
+"spin.larmor_offset_hz" = "independent"           # a value of its own in every record, each with the prior
+"phase.angle_deg" = { spread = "1 deg" }          # theta + spread z: the spread is fitted, half-normal of that size
+[prior]                                           # added to the experiment's, or instead of them
+[tie]
+"membrane.third.bath_occupation" = "membrane.second.bath_occupation"
+[derived]
+cooperativity = "4 * membrane.coupling_hz**2 / ..."
+[likelihood]
+kind = "gamma"                                    # or "thomas2021"
+model_error = { lower = 0.0, upper = 0.1 }        # relative, a number or a prior
+calibrations = ["calibration.json"]               # priors with their covariance
 """
 
 from __future__ import annotations
@@ -351,9 +351,7 @@ def _record(
         return replace(_masked(made, item, where), fixed=tuple(own), priors=priors, calibrated_by="simulated")
     if "file" not in item:
         raise InputError(f"{where}: missing 'file' (or simulate = {{ seed = ..., duration = ... }})")
-    given = {
-        {"rate": "sample_rate_hz"}.get(k, k): item[k] for k in ("rate", "sampling", "unit", "scale") if k in item
-    }
+    given = {{"rate": "sample_rate_hz"}.get(k, k): item[k] for k in ("rate", "sampling", "unit", "scale") if k in item}
 
     def read(key: str) -> Record | None:
         name = item.get(key, table.get(key) if key != "file" else None)
@@ -441,7 +439,7 @@ def _spread(experiment: Experiment, path: str, item: Any, where: str) -> float |
     if item == "independent" or item == {}:
         return None
     if not isinstance(item, Mapping) or set(item) != {"spread"}:
-        raise InputError(f"{here} = {item!r}: expected \"independent\" or {{ spread = ... }}")
+        raise InputError(f'{here} = {item!r}: expected "independent" or {{ spread = ... }}')
     value = number(item["spread"], unit_bounds(experiment, path)[0], f"{here}.spread")
     if not value > 0:
         raise InputError(f"{here}.spread = {value:g}: must be > 0")

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 
@@ -18,12 +19,16 @@ from backaction.posterior import Target
 from backaction.samplers import Draws, Mode, chain, seeds
 
 
-def fingerprint(target: Target, mode: Mode, draws: int, seed: int) -> str:
-    """What a stored chain belongs to: program, data, priors, mode, length and seed."""
+ACCEPT = (0.9, 0.98)
+"""Acceptance that step sizes are tuned to: the second where chains diverged with the first."""
+
+
+def fingerprint(target: Target, mode: Mode, draws: int, seed: int, accept: float) -> str:
+    """What a stored chain belongs to: program, data, priors, mode, length, acceptance and seed."""
     digest = hashlib.sha256()
     for a in (*target.program.arrays, target.program.memory, *target._data, *target._maps, mode.u, mode.root):
         digest.update(np.ascontiguousarray(a).tobytes())
-    digest.update(json.dumps([target.names, draws, seed, __version__]).encode())
+    digest.update(json.dumps([target.names, draws, seed, accept, __version__]).encode())
     return digest.hexdigest()[:20]
 
 
@@ -37,9 +42,33 @@ def nuts(
     say: Callable[[str, float | None], None],
     keep: Path | None = None,
 ) -> Draws:
-    """Chains of the no-U-turn sampler, `cores` at a time. An interruption loses the unfinished ones only."""
+    """Chains of the no-U-turn sampler, `cores` at a time. An interruption loses the unfinished ones only.
+
+    Where chains diverge all are drawn again with shorter steps.
+    """
+    out = _run(target, mode, draws, chains, seed, cores, say, keep, ACCEPT[0])
+    if out.facts["divergences"] > 0:
+        say(f"{out.facts['divergences']:.0f} divergences: sampling again with shorter steps", None)
+        first = out.facts
+        out = _run(target, mode, draws, chains, seed, cores, say, keep, ACCEPT[1])
+        seconds = first["seconds"] + out.facts["seconds"]
+        out = replace(out, facts=out.facts | {"seconds": seconds, "divergences_before": first["divergences"]})
+    return out
+
+
+def _run(
+    target: Target,
+    mode: Mode,
+    draws: int,
+    chains: int,
+    seed: int,
+    cores: int,
+    say: Callable[[str, float | None], None],
+    keep: Path | None,
+    accept: float,
+) -> Draws:
     start = time.perf_counter()
-    key = fingerprint(target, mode, draws, seed)
+    key = fingerprint(target, mode, draws, seed, accept)
     stop = Event()
     found: dict[int, tuple[np.ndarray, np.ndarray, dict[str, float]]] = {}
     for k in range(chains):
@@ -57,7 +86,7 @@ def nuts(
     own = seeds(seed, chains)
     with ThreadPoolExecutor(cores) as pool:
         running = {
-            pool.submit(chain, target, mode, draws, own[k], stop): k for k in range(chains) if k not in found
+            pool.submit(chain, target, mode, draws, own[k], accept, stop): k for k in range(chains) if k not in found
         }  # fmt: skip
         try:
             while running:
@@ -78,6 +107,6 @@ def nuts(
             raise
     w = np.stack([found[k][0] for k in range(chains)])
     facts = {n: float(sum(found[k][2][n] for k in range(chains))) for n in ("divergences", "gradients")}
-    facts |= {"seconds": time.perf_counter() - start, "resumed_chains": float(resumed)}
+    facts |= {"seconds": time.perf_counter() - start, "resumed_chains": float(resumed), "target_accept": accept}
     log = np.stack([found[k][1] for k in range(chains)])
     return Draws(mode.place(w), log, "nuts", seed, facts)

@@ -12,7 +12,7 @@ import numpy as np
 
 
 def product(a, b, out):
-    """out = a b, all square."""
+    """Out = a b, all square."""
     n = len(a)
     for i in range(n):
         for j in range(n):
@@ -24,7 +24,7 @@ def product(a, b, out):
 
 
 def eliminate(a, b):
-    """b becomes a^-1 b (a is destroyed); False where a is singular."""
+    """B becomes a^-1 b (a is destroyed); False where a is singular."""
     n = len(a)
     for k in range(n):
         best = k

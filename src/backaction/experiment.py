@@ -155,7 +155,9 @@ class Experiment:
                 raise InputError(f"{where}: [analysis] band_hz = [{low:g}, {high:g}]: needs 0 <= lowest < highest")
             band = (low, high)
         bare = cls(elements, tuple(modes), connections, {}, band, str(table.get("name", Path(where).stem)))
-        priors = {path: read_prior(bare, path, item, where) for path, item in _section(table, "prior", None, where).items()}
+        priors = {
+            path: read_prior(bare, path, item, where) for path, item in _section(table, "prior", None, where).items()
+        }
         out = replace(bare, priors=priors, description=str(table.get("description", "")).strip())
         try:
             out.reported_modes() if out.modes else out.system
@@ -441,7 +443,8 @@ def read_prior(experiment: Experiment, path: str, item: Any, where: str) -> Prio
     here = f"{where}: [prior] '{path}'"
     if not isinstance(item, Mapping):
         raise InputError(
-            f"{here}: expected {{ mean = ..., sd = ... }}, {{ lower = ..., upper = ... }} or {{ median = ..., factor = ... }}, got {item!r}"
+            f"{here}: expected {{ mean = ..., sd = ... }}, {{ lower = ..., upper = ... }} or "
+            f"{{ median = ..., factor = ... }}, got {item!r}"
         )
     known = ("mean", "sd", "lower", "upper", "median", "factor")
     for k in item:
@@ -463,7 +466,9 @@ def read_prior(experiment: Experiment, path: str, item: Any, where: str) -> Prio
     if (prior.median is None) != (prior.factor is None):
         raise InputError(f"{here}: median and factor go together")
     if prior.median is not None and (prior.median <= 0 or (prior.factor or 0) <= 1):
-        raise InputError(f"{here}: median = {prior.median:g}, factor = {prior.factor:g}: need median > 0 and factor > 1")
+        raise InputError(
+            f"{here}: median = {prior.median:g}, factor = {prior.factor:g}: need median > 0 and factor > 1"
+        )
     if prior.median is not None and not {prior.mean, prior.lower, prior.upper} == {None}:
         raise InputError(f"{here}: a log-normal prior has median and factor only")
     if prior.mean is None and prior.median is None and (prior.lower is None or prior.upper is None):

@@ -80,7 +80,7 @@ def reduce(A, C, H, U):
 
 
 def rows(w, H, beta, m, xr, xi):
-    """x = b (-i w - H)^-1 e_1 of one block of frequencies, into xr, xi (n, LANES)."""
+    """X = b (-i w - H)^-1 e_1 of one block of frequencies, into xr, xi (n, LANES)."""
     for k in range(LANES):
         xr[m - 1, k] = 1.0
         xi[m - 1, k] = 0.0

@@ -146,11 +146,7 @@ def laplace_fit(ready: Prepared) -> Fit:
     ratio, N = record.density_sn / mu, record.averages
     fitted = int(np.sum(np.diag(mode.root @ mode.root.T) < 0.5))
     best = record.experiment.with_values({k: float(v) for k, v in target.fields(0, mode.u).items()}, "fit")
-    bound = []
-    for p, u in zip(target.parameters, mode.u, strict=True):
-        low, high = p.quantiles([0.0005, 0.9995])
-        if (p.prior.mean is None and p.prior.median is None) and not low < p.value(u) < high:
-            bound.append(p.name)
+    bound = [p.name for p, u in zip(target.parameters, mode.u, strict=True) if abs(u) > 0.55 * p.reach]
     scale = float(values[target.names.index(SCALE)])
     order = [i for i, n in enumerate(target.names) if n != SCALE] + [target.names.index(SCALE)]
     return Fit(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -154,7 +155,7 @@ class Target:
         return np.stack(np.broadcast_arrays(*out), axis=-1)
 
     def slopes(self, u: Array) -> Array:
-        """d theta/du (P, P) at one point, by central differences."""
+        """D theta/du (P, P) at one point, by central differences."""
         out = np.empty((self.size, self.size))
         for i in range(self.size):
             e = np.zeros(self.size)
@@ -215,7 +216,7 @@ class Target:
     # -- the program ----------------------------------------------------------------------------------------------
 
     def _trace(self) -> tuple[Program, list[Array]]:
-        trace = Trace(np.zeros(self.size))
+        trace = Trace([0.0] * self.size)
         outputs: list[Any] = []
         sizes: list[int] = []
         try:
@@ -233,7 +234,7 @@ class Target:
             raise ModelError(f"{self.campaign.name}: this model cannot be traced ({error})") from None
         self._check(program, sizes)
         ends = np.cumsum([0, *sizes])
-        return program, [program.outputs[a:b] for a, b in zip(ends[:-1], ends[1:], strict=True)]
+        return program, [program.outputs[a:b] for a, b in pairwise(ends)]
 
     def _check(self, program: Program, sizes: Sequence[int]) -> None:
         """The program against the builders at three points of the prior."""
@@ -264,7 +265,7 @@ class Target:
 
         self.bins = [p.record.bins() for p in self._plans]
         for k, (plan, b) in enumerate(zip(self._plans, self.bins, strict=True)):
-            n = int(round((np.sqrt(8 * (self._slots[k].size - 1) + 4) - 2) / 4))
+            n = round((np.sqrt(8 * (self._slots[k].size - 1) + 4) - 2) / 4)  # 2 n^2 + 2 n + 1 entries
             size, q = b.weights.shape
             nodes, aliases = b.alias_weights.shape
             outputs = self.program.outputs
@@ -301,7 +302,7 @@ class Target:
 
     def _split(self, flat: Array) -> list[Array]:
         ends = np.cumsum([0, *(b.white.size for b in self.bins)])
-        return [flat[..., a:b] for a, b in zip(ends[:-1], ends[1:], strict=True)]
+        return [flat[..., a:b] for a, b in pairwise(ends)]
 
     def with_data(self, data: Sequence[Array]) -> Target:
         """The same posterior for other data (SN, one array per record); nothing is traced again."""
@@ -417,14 +418,14 @@ class Systems:
         self._record = target._plans[plan].record
         experiment = self._record.experiment
         self.modes = experiment.reported_modes()
-        trace = Trace(np.zeros(target.size))
+        trace = Trace([0.0] * target.size)
         values = {f: traced(v) for f, v in target._fields(target._plans[plan], trace.inputs).items()}
         system = experiment.with_values(values, "trace").build()
-        keep = np.arange(system.A.shape[-1])
+        keep: Array = np.arange(system.A.shape[-1])
         if bare:
             sources, keep = nuisance.bare(experiment)
             system = nuisance.without(system, sources)
-        self._index = [list(keep).index(i) for i in experiment.system.indices(self.modes)]
+        self._index = [keep.tolist().index(i) for i in experiment.system.indices(self.modes)]
         self.states = len(keep)
         self._program = trace.program(_entries(system, keep))
 

@@ -20,7 +20,7 @@ REACH = 8.0
 
 @dataclass(frozen=True)
 class Parameter:
-    """A fitted number: its name (`element.field`, `element.field[record]`, ...), prior, unit and hard bounds of its field."""
+    """A fitted number: its name (`element.field`, `element.field[record]`, ...), prior, unit and its field's bounds."""
 
     name: str
     prior: Prior
@@ -34,6 +34,17 @@ class Parameter:
         low = self.lower if self.prior.lower is None else max(self.lower, self.prior.lower)
         high = self.upper if self.prior.upper is None else min(self.upper, self.prior.upper)
         return low, high
+
+    @property
+    def reach(self) -> float:
+        """How far |u| may go in a search: where a bounded parameter is as good as at its bound, or very far."""
+        p = self.prior
+        if p.median is not None:
+            return 50.0
+        if p.mean is None or p.sd is None:
+            return 6.0
+        low, high = self.bounds
+        return 50.0 if (low - p.mean) / p.sd < -REACH and (high - p.mean) / p.sd > REACH else 6.0
 
     def value(self, u: Any) -> Any:
         """Theta at the standard-normal coordinate u."""

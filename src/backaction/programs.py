@@ -48,8 +48,10 @@ def forward(codes, left, right, v):
             v[first + i] = a ** v[right[i]]
         elif code == 12:
             v[first + i] = 0.5 * math.erfc(-a * 0.7071067811865476)
-        else:
+        elif code == 13:
             v[first + i] = quantile(a)
+        else:
+            v[first + i] = math.expm1(a)
 
 
 def reverse(codes, left, right, v, bar):
@@ -88,6 +90,8 @@ def reverse(codes, left, right, v, bar):
             bar[x] += g * v[y] * v[x] ** (v[y] - 1.0)
         elif code == 12:
             bar[x] += g * 0.3989422804014327 * math.exp(-0.5 * v[x] * v[x])
+        elif code == 14:
+            bar[x] += g * (1.0 + v[first + i])
         else:
             z = v[first + i]
             bar[x] += g * 2.5066282746310002 * math.exp(0.5 * z * z)

@@ -139,28 +139,35 @@ def _scanned(run: Evaluator, u: Array) -> tuple[Array, int]:
 
 
 def _climbed(target: Target, run: Evaluator, u: Array, most: int = 100) -> tuple[Array, float, int]:
+    """The maximum uphill of u within the reach of the coordinates, its log-density, and the evaluations it took."""
+    reach = np.array([p.reach for p in target.parameters])
+    u = np.clip(u, -reach, reach)
     value, g = run.gradient(u)
     damp, count = 1e-2, 1
-    for k in range(most):
-        H = target.fisher(u, rough=True) if k < most - 8 else run.hessian(u)
+    for _ in range(most):
+        free = (np.abs(u) < reach) | (g * u < 0)  # not held at the end of a bounded coordinate
+        H = target.fisher(u, rough=True)
         count += len(u)
-        if np.linalg.norm(g) < 1.0:  # near: the exact Hessian where it is positive
+        if np.linalg.norm(g[free]) < 1.0:  # near: the exact Hessian where it is positive
             exact = run.hessian(u)
             count += 2 * len(u)
             H = exact if np.linalg.eigvalsh(exact)[0] > 0 else H
+        G, slope = H[np.ix_(free, free)], g[free]
+        left = float(slope @ np.linalg.solve(G, slope)) if np.any(free) else 0.0
         moved = False
         for _ in range(12):
-            step = np.linalg.solve(H + damp * np.diag(np.diag(H)), g)
-            size = np.max(np.abs(step))
-            step *= min(1.0, 2.0 / size) if size > 0 else 1.0
-            new, slope = run.gradient(u + step)
+            step = np.zeros(len(u))
+            step[free] = np.linalg.solve(G + damp * np.diag(np.diag(G)), slope)
+            size = np.max(np.abs(step), initial=0.0)
+            trial = np.clip(u + step * min(1.0, 2.0 / size if size > 0 else 1.0), -reach, reach)
+            new, at = run.gradient(trial)
             count += 1
             if new > value - 1e-9 * abs(value):
                 moved = new - value > 1e-9
-                u, g, damp, value = u + step, slope, damp / 5, max(new, value)
+                u, g, damp, value = trial, at, damp / 5, max(new, value)
                 break
             damp = max(10 * damp, 1e-6)
-        if float(g @ np.linalg.solve(H, g)) < 1e-8 or (not moved and float(g @ np.linalg.solve(H, g)) < 1e-3):
+        if left < 1e-8 or (not moved and left < 1e-3):
             return u, value, count
         if not moved and damp > 1e8:
             break
@@ -259,11 +266,11 @@ def densities(target: Target, u: Array, cores: int = 2) -> Array:
 
 
 def chain(
-    target: Target, mode: Mode, draws: int, seed: int, stop: Event | None = None
+    target: Target, mode: Mode, draws: int, seed: int, accept: float = 0.9, stop: Event | None = None
 ) -> tuple[Array, Array, dict[str, float]]:
     """One chain of the no-U-turn sampler (nutpie) in whitened coordinates: w (draws, P), ln p, facts.
 
-    Blocks until it is done or `stop` is set; the compiled density releases the interpreter lock, so that chains run
+    `accept` is the acceptance that the step size is tuned to. Blocks until it is done or `stop` is set; the compiled density releases the interpreter lock, so that chains run
     side by side in threads.
     """
     with warnings.catch_warnings():
@@ -295,7 +302,7 @@ def chain(
         warnings.simplefilter("ignore")
         running = nutpie.sample(
             model, draws=draws, tune=TUNE, chains=1, cores=1, seed=seed % 2**32, progress_bar=False, save_warmup=False,
-            blocking=False,
+            blocking=False, target_accept=accept,
         )  # fmt: skip
         while True:
             try:
@@ -310,7 +317,7 @@ def chain(
     return np.asarray(trace.posterior["w"])[0], np.asarray(stats["logp"])[0], facts
 
 
-TUNE = 150
+TUNE = 200
 """Warm-up steps of a chain: the coordinates are white already, only the step size is adapted."""
 
 
@@ -342,7 +349,9 @@ def ensemble(
     log = np.swapaxes(sampler.get_log_prob(discard=burn), 0, 1)
     tau = float(np.max(emcee.autocorr.integrated_time(np.swapaxes(u, 0, 1), quiet=True)))
     facts = {"autocorrelation_steps": tau, "acceptance": float(np.mean(sampler.acceptance_fraction))}
-    status = "converged" if steps > 50 * tau else f"not converged: {steps} steps are {steps / tau:.0f} autocorrelation times"
+    status = (
+        "converged" if steps > 50 * tau else f"not converged: {steps} steps are {steps / tau:.0f} autocorrelation times"
+    )
     return Draws(u, log, "ensemble", seed, facts, status)
 
 

@@ -9,7 +9,28 @@ import math
 
 import numpy as np
 
-STATES, SLOTS, POINTS, COUNT, BINS, SIZE, QUADRATURE, NODES, ALIASES, WEIGHTS, NODE_WEIGHTS, ALIAS_WEIGHTS, SCALE, ERROR, KIND, TURNS = range(16)
+from backaction.doubling import lyapunov
+from backaction.hessenberg import spectrum
+from backaction.programs import forward, reverse
+
+(
+    STATES,
+    SLOTS,
+    POINTS,
+    COUNT,
+    BINS,
+    SIZE,
+    QUADRATURE,
+    NODES,
+    ALIASES,
+    WEIGHTS,
+    NODE_WEIGHTS,
+    ALIAS_WEIGHTS,
+    SCALE,
+    ERROR,
+    KIND,
+    TURNS,
+) = range(16)
 
 
 def digamma(x):
@@ -38,7 +59,9 @@ def expected(S, W, B, T, rest, R, first, size, q, nodes, aliases, mu):
         mu[first + b] = 2.0 * total
 
 
-def density(codes, left, right, memory, bar, u, layout, slots, w, cr, ci, W, B, T, rest, y, averages, constant, S, g, mu, grad):
+def density(
+    codes, left, right, memory, bar, u, layout, slots, w, cr, ci, W, B, T, rest, y, averages, constant, S, g, mu, grad
+):
     """Log-posterior at u (mu filled with the expected bins in SN, scale included); `grad` filled where it is not empty.
 
     -inf where a system is unstable or an expected bin is not positive.
@@ -71,7 +94,20 @@ def density(codes, left, right, memory, bar, u, layout, slots, w, cr, ci, W, B, 
         first, size = layout[r, BINS], layout[r, SIZE]
         q, nodes, aliases = layout[r, QUADRATURE], layout[r, NODES], layout[r, ALIASES]
         iw, ib, it = layout[r, WEIGHTS], layout[r, NODE_WEIGHTS], layout[r, ALIAS_WEIGHTS]
-        spectrum(A, Q, N, R, C, V, w[p : p + count], cr[p : p + turns], ci[p : p + turns], S[p : p + count], none, np.empty((0, 0)))
+        spectrum(
+            A,
+            Q,
+            N,
+            R,
+            C,
+            V,
+            w[p : p + count],
+            cr[p : p + turns],
+            ci[p : p + turns],
+            S[p : p + count],
+            none,
+            np.empty((0, 0)),
+        )
         expected(S[p : p + count], W[iw:], B[ib:], T[it:], rest, R, first, size, q, nodes, aliases, mu)
         scale, error = memory[layout[r, SCALE]], memory[layout[r, ERROR]]
         kind = layout[r, KIND]
@@ -89,7 +125,12 @@ def density(codes, left, right, memory, bar, u, layout, slots, w, cr, ci, W, B, 
                     value += constant[b] - N_b * (math.log(m) + y[b] / m)
                 else:
                     N_b = 1.0 / (1.0 / averages[b] + error * error)
-                    value += N_b * math.log(N_b) - math.lgamma(N_b) + (N_b - 1.0) * math.log(y[b]) - N_b * (math.log(m) + y[b] / m)
+                    value += (
+                        N_b * math.log(N_b)
+                        - math.lgamma(N_b)
+                        + (N_b - 1.0) * math.log(y[b])
+                        - N_b * (math.log(m) + y[b] / m)
+                    )
                     if slopes:
                         by_N = math.log(N_b) + 1.0 - digamma(N_b) + math.log(y[b]) - math.log(m) - y[b] / m
                         slope_error -= by_N * 2.0 * error * N_b * N_b
@@ -112,7 +153,20 @@ def density(codes, left, right, memory, bar, u, layout, slots, w, cr, ci, W, B, 
                 for k in range(aliases):
                     g[p + size * q + j * aliases + k] = sums[j] * T[it + j * aliases + k]
             out = np.zeros((n + 1, 2 * n + 1))
-            spectrum(A, Q, N, R, C, V, w[p : p + count], cr[p : p + turns], ci[p : p + turns], S[p : p + count], g[p : p + count], out)
+            spectrum(
+                A,
+                Q,
+                N,
+                R,
+                C,
+                V,
+                w[p : p + count],
+                cr[p : p + turns],
+                ci[p : p + turns],
+                S[p : p + count],
+                g[p : p + count],
+                out,
+            )
             for i in range(n):
                 for j in range(n):
                     bar[slots[at + i * n + j]] += out[i, j]

@@ -19,12 +19,13 @@ import numpy as np
 
 from backaction.matrices import Array
 
-ADD, SUB, MUL, DIV, SQRT, COS, SIN, EXP, LOG, ATAN, POW, NORMAL, QUANTILE = range(1, 14)
+ADD, SUB, MUL, DIV, SQRT, COS, SIN, EXP, LOG, ATAN, POW, NORMAL, QUANTILE, EXPM1 = range(1, 15)
 """Operation codes; NORMAL is the normal distribution function, QUANTILE its inverse."""
 
 _UNARY: dict[int, Callable[[float], float]] = {
     SQRT: math.sqrt, COS: math.cos, SIN: math.sin, EXP: math.exp, LOG: math.log, ATAN: math.atan,
     NORMAL: lambda x: 0.5 * math.erfc(-x / math.sqrt(2)), QUANTILE: lambda x: statistics.NormalDist().inv_cdf(x),
+    EXPM1: math.expm1,
 }  # fmt: skip
 
 
@@ -86,50 +87,65 @@ class Var:
         return -self if self.value < 0 else self
 
     def sqrt(self) -> Any:
+        """Square root, as `np.sqrt` of an array of variables calls it; so the functions below."""
         return self._binary(SQRT, self, 0.0)
 
     def cos(self) -> Any:
+        """Cosine."""
         return self._binary(COS, self, 0.0)
 
     def sin(self) -> Any:
+        """Sine."""
         return self._binary(SIN, self, 0.0)
 
     def tan(self) -> Any:
+        """Tangent."""
         return self.sin() / self.cos()
 
     def exp(self) -> Any:
+        """Exponential."""
         return self._binary(EXP, self, 0.0)
 
     def expm1(self) -> Any:
-        return self.exp() - 1.0
+        """Exponential less one."""
+        return self._binary(EXPM1, self, 0.0)
 
     def log(self) -> Any:
+        """Natural logarithm."""
         return self._binary(LOG, self, 0.0)
 
     def arctan(self) -> Any:
+        """Arc tangent."""
         return self._binary(ATAN, self, 0.0)
 
     def normal(self) -> Any:
+        """Normal distribution function."""
         return self._binary(NORMAL, self, 0.0)
 
     def quantile(self) -> Any:
+        """Its inverse."""
         return self._binary(QUANTILE, self, 0.0)
 
     def conjugate(self) -> Var:
+        """Itself: variables are real."""
         return self
 
     def rint(self) -> float:
+        """The nearest integer, as a plain number."""
         return float(np.rint(self.value))
 
     def isfinite(self) -> bool:
+        """Whether the value is finite."""
         return math.isfinite(self.value)
 
     @property
     def real(self) -> Var:
+        """Itself."""
         return self
 
     @property
     def imag(self) -> float:
+        """Zero."""
         return 0.0
 
     def __float__(self) -> float:

@@ -50,6 +50,7 @@ def analyze(
     set_: Set = None,
     json: Json = False,
     resolution_hz: Annotated[float | None, typer.Option("--resolution", help="Width of the fitted bins in Hz.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Laplace and importance sampling instead of NUTS.")] = False,
     rate: Rate = None,
     sampling: SamplingRule = None,
     unit: Unit = None,
@@ -70,7 +71,7 @@ def analyze(
     if output.is_file():
         raise InputError(f"-o {output}: is a file; name a folder")
     with Progress("analyze") as progress:
-        found = run(chosen, data, shot_record, dark_record, resolution_hz, progress)
+        found = run(chosen, data, shot_record, dark_record, resolution_hz, progress, quick)
         report.write(found, output, lambda text: progress(text))
     if json:
         put(to_json(found.document()))

@@ -189,8 +189,7 @@ class OptomechanicalCavity(Element):
         r0, r1, r2, r3 = (concrete(b) for b in (b0, b1, b2, b3))
         zero, one = 0.0 * r0, 1.0 + 0.0 * r0
         companion = stack(
-            [[zero, one, zero, zero], [zero, zero, one, zero], [zero, zero, zero, one]]
-            + [[-r0, -r1, -r2, -r3]]
+            [[zero, one, zero, zero], [zero, zero, one, zero], [zero, zero, zero, one]] + [[-r0, -r1, -r2, -r3]]
         )
         roots = np.linalg.eigvals(companion)
         near = np.argmin(np.abs(roots - 1j * concrete(w)[..., None]), axis=-1)
