@@ -29,6 +29,7 @@ import json
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -135,16 +136,20 @@ class Campaign:
 
     @classmethod
     def load(cls, path: str | Path, say: Say | None = None) -> Campaign:
-        """Read a campaign's TOML and its records (paths are relative to it).
+        """Read a campaign's TOML and its records (paths are relative to it), or a shipped one by name.
 
         Raises
         ------
         InputError
             One line naming file, key, value and what is allowed.
         """
+        folder = resources.files("backaction") / "campaigns"
+        if str(path) in shipped():
+            with resources.as_file(folder / f"{path}.toml") as own:
+                return cls.load(own, say)
         path = Path(path)
         if not path.is_file():
-            raise InputError(f"{path}: no such file")
+            raise InputError(f"{path}: no such file or shipped campaign{nearest(str(path), shipped())}")
         try:
             table = tomllib.loads(path.read_text("utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -210,6 +215,12 @@ class Campaign:
     def with_records(self, records: Sequence[Measured]) -> Campaign:
         """The same with other spectra."""
         return replace(self, records=tuple(records))
+
+
+def shipped() -> tuple[str, ...]:
+    """Names of the campaigns that come with the package."""
+    folder = resources.files("backaction") / "campaigns"
+    return tuple(sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml")))
 
 
 def simulated(

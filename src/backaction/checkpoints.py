@@ -18,7 +18,6 @@ from backaction.files import replacing
 from backaction.posterior import Target
 from backaction.samplers import Draws, Mode, chain, seeds
 
-
 ACCEPT = (0.9, 0.98)
 """Acceptance that step sizes are tuned to: the second where chains diverged with the first."""
 

@@ -1,0 +1,185 @@
+"""Commands on campaigns: `fit`, `sbc`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from backaction.cli.common import Json, Progress, distinct, put, say
+from backaction.errors import CheckError, InputError
+
+if TYPE_CHECKING:
+    from backaction.inference import Posterior
+
+CampaignName = Annotated[str, typer.Argument(metavar="CAMPAIGN", help="A campaign's TOML file or a shipped name.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the random numbers.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.command()(fit)
+    app.command()(sbc)
+
+
+def fit(
+    campaign: CampaignName,
+    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="F.nc", help="ArviZ data (NetCDF).")] = None,
+    figures: Annotated[Path | None, typer.Option("--figures", metavar="FOLDER", help="Figures as PNG.")] = None,
+    sampler: Annotated[str, typer.Option("--sampler", help="nuts, importance (quick), laplace, ensemble.")] = "nuts",
+    draws: Annotated[int, typer.Option("--draws", min=50, help="Draws of each chain.")] = 1000,
+    chains: Annotated[int, typer.Option("--chains", min=1, help="Chains.")] = 4,
+    cores: Annotated[int, typer.Option("--cores", min=1, help="Chains at a time.")] = 2,
+    seed: Seed = 0,
+    next_: Annotated[bool, typer.Option("--next", help="Which measurement would narrow V most.")] = False,
+    worst: Annotated[
+        str | None, typer.Option("--worst", metavar="CHI2:SD", help="Largest V allowed, such as 4:2.")
+    ] = None,
+    evidence: Annotated[bool, typer.Option("--evidence", help="Ln of the evidence, to compare models.")] = False,
+    json: Json = False,
+) -> None:
+    """The posterior of a campaign: parameters, states and entanglement with credible intervals, and how far to trust them."""
+    from backaction import inference, inference_data
+    from backaction.campaign import Campaign
+    from backaction.files import to_json
+    from backaction.samplers import METHODS
+
+    if sampler not in METHODS:
+        raise InputError(f"--sampler {sampler}: must be one of {', '.join(METHODS)}")
+    if output is not None and output.suffix != ".nc":
+        raise InputError(f"-o {output}: posteriors are written as NetCDF; name it *.nc")
+    limits = None if worst is None else _limits(worst)
+    distinct([output], [campaign])
+    keep = None if output is None else output.with_name(f".{output.name}.chains")
+    with Progress("fit") as progress:
+        chosen = Campaign.load(campaign, lambda text: progress(text))
+        found = inference.infer(chosen, sampler, draws, chains, seed, cores, progress, keep)
+        more = _more(found, next_, limits, evidence, progress)
+        if output is not None:
+            progress(f"writing {output}")
+            inference_data.write(found, output)
+            for path in keep.glob("*.npz") if keep is not None else ():
+                path.unlink()
+            if keep is not None and keep.is_dir():
+                keep.rmdir()
+        if figures is not None:
+            _draw(found, figures, progress)
+    document = found.document() | more
+    if json:
+        put(to_json(document))
+    else:
+        _print(found, document)
+    for warning in found.warnings:
+        say(f"warning: {warning}")
+    if not found.passed:
+        raise CheckError("checks of the posterior failed; entanglement is not claimed")
+
+
+def sbc(
+    campaign: CampaignName,
+    count: Annotated[int, typer.Option("--count", min=20, help="Simulated campaigns.")] = 200,
+    sampler: Annotated[str, typer.Option("--sampler", help="nuts or importance.")] = "nuts",
+    seed: Seed = 0,
+    cores: Annotated[int, typer.Option("--cores", min=1, help="Campaigns at a time.")] = 2,
+    figure: Annotated[Path | None, typer.Option("--figure", metavar="F.png", help="Histograms of the ranks.")] = None,
+    json: Json = False,
+) -> None:
+    """Simulation-based calibration: whether the posteriors of this campaign mean what they say."""
+    from backaction import posterior_plots, rank_statistics
+    from backaction.campaign import Campaign
+    from backaction.files import replacing, to_json
+
+    if sampler not in ("nuts", "importance"):
+        raise InputError(f"--sampler {sampler}: must be nuts or importance")
+    with Progress("sbc") as progress:
+        chosen = Campaign.load(campaign, lambda text: progress(text))
+        found = rank_statistics.calibrate(
+            chosen, count, seed, sampler, cores, lambda k: progress(f"{k} of {count} campaigns", k / count)
+        )
+    document = found.document()
+    if figure is not None:
+        with replacing(figure) as path:
+            posterior_plots.ranks(found).savefig(path, dpi=150, format=figure.suffix.lstrip(".") or "png")
+    if json:
+        put(to_json(document))
+    else:
+        put(f"{'quantity':48s} uniform p   50 %    90 %")
+        for name, q in document["quantities"].items():
+            put(f"{name:48s} {q['uniform_p']:9.3f} {q['coverage_50']:6.3f} {q['coverage_90']:7.3f}")
+        for text in found.failures:
+            say(f"warning: campaign {text}")
+        put(f"{len(found.ranks)} campaigns: {'calibrated' if found.passed else 'NOT calibrated'}")
+    if not found.passed:
+        raise CheckError("the posteriors of this campaign are not calibrated")
+
+
+def _limits(text: str) -> tuple[float, float]:
+    head, _, tail = text.partition(":")
+    try:
+        chi2, sd = float(head), float(tail or "2")
+    except ValueError:
+        raise InputError(f"--worst {text}: expected CHI2:SD, such as 4:2") from None
+    if not (chi2 > 0 and sd > 0):
+        raise InputError(f"--worst {text}: both must be > 0")
+    return chi2, sd
+
+
+def _more(
+    found: Posterior, next_: bool, limits: tuple[float, float] | None, evidence: bool, progress: Progress
+) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from backaction import advice, samplers
+
+    out: dict[str, Any] = {}
+    if next_:
+        out["next"] = [asdict(g) for g in advice.next_measurements(found)]
+    if limits is not None:
+        progress("worst case")
+        case = advice.worst_case(found, None, *limits)
+        out["worst"] = asdict(case) | {"sentence": str(case)}
+    if evidence:
+        value, error = samplers.log_evidence(found.target, found.draws)
+        out["log_evidence"] = {"value": value, "error": error}
+    return out
+
+
+def _draw(found: Posterior, folder: Path, progress: Progress) -> None:
+    from backaction import posterior_plots as plots
+    from backaction.files import replacing
+
+    folder.mkdir(parents=True, exist_ok=True)
+    made = {"corner": plots.corner, "traces": plots.traces, "spectra": plots.spectra}
+    for name, make in made.items():
+        progress(f"drawing {name}")
+        with replacing(folder / f"{name}.png") as path:
+            make(found).savefig(path, dpi=130, format="png")
+    for field in found.campaign.vary:
+        if any(n.startswith("conditional.epr.fixed") for n in found.derived):
+            with replacing(folder / f"epr_against_{field}.png") as path:
+                plots.against(found, field).savefig(path, dpi=130, format="png")
+
+
+def _print(found: Posterior, document: dict[str, Any]) -> None:
+    for t in found.tests:
+        put(f"{'passed' if t.passed else 'FAILED'}  {t.sentence}")
+    put("")
+    priors = list(document["prior"].values())
+    put(f"{'parameter':46s} {'prior':>24s}   {'posterior':>24s}   conflict")
+    for (name, s), prior in zip(document["parameters"].items(), priors, strict=True):
+        pull = document["checks"]["conflict"][name]
+        put(f"{name:46s} {prior:>24s}   {s['mean']:>12.6g} +- {s['sd']:<8.3g}   {pull:+5.1f}")
+    put("")
+    for name, s in document["derived"].items():
+        extra = "".join(f"  {k.replace('probability_', 'P ').replace('_', ' ')} {v:.4g}" for k, v in s.items()
+                        if k in ("weight", "angle_deg", "probability_below_1", "probability_below_half"))  # fmt: skip
+        put(f"{name:46s} {s['mean']:.4f} +- {s['sd']:.4f}  [{s['q05']:.4f}, {s['q95']:.4f}]{extra}")
+    for text in document["checks"]["identifiability"]:
+        put(f"identifiability: {text}")
+    for g in document.get("next", [])[:10]:
+        put(f"next: {g['what']}: sigma(V) {g['now']:.4f} -> {g['after']:.4f}")
+    if "worst" in document:
+        put(f"worst case: {document['worst']['sentence']} ({document['worst']['status']})")
+    if "log_evidence" in document:
+        put(f"ln evidence: {document['log_evidence']['value']:.3f} +- {document['log_evidence']['error']:.3f}")
