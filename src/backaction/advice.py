@@ -52,8 +52,8 @@ class Worst:
     def __str__(self) -> str:
         words = "entangled even for" if self.worst < 1 else "not shown to be entangled for"
         return (
-            f"{self.record}: {words} the worst model that the data allow: V <= {self.worst:.3f} (fit {self.variance:.3f}) at "
-            f"a = {self.weight:.3f}, angle {self.angle_deg:.1f} deg, within {self.interval:g} sd of the calibrations and "
+            f"{self.record}: {words} the worst model that the data allow: V <= {self.worst:.3f} (fit {self.variance:.3f}) "
+            f"at a = {self.weight:.3f}, angle {self.angle_deg:.1f} deg, within {self.interval:g} sd of the calibrations and "
             f"chi-square {self.delta_chi2:g} of the best fit"
         )
 

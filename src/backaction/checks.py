@@ -202,8 +202,10 @@ def identifiability(target: Target, mode: Mode) -> list[str]:
             continue
         names = [labels[i] for i in order if share[i] > 0.1][:4]
         i, j = order[:2]
-        told = np.diag(F)[[i, j]]
-        if share[i] + share[j] > 0.75 and np.all(told > 1.0):
+        across = np.zeros(len(v))
+        across[i], across[j] = -v[j], v[i]
+        told = float(across @ F @ across) / float(across @ across)
+        if share[i] + share[j] > 0.75 and min(share[i], share[j]) > 0.15 and told > 10 * max(value, 0.1):
             # along v both change: what stays is measured
             a, b = v[i] * slopes[i] / values[i], v[j] * slopes[j] / values[j]
             word = "x" if a * b < 0 else "/"

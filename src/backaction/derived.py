@@ -31,8 +31,9 @@ def quantities(target: Target, u: Array, asked: Mapping[str, str] | None = None)
     """All derived quantities at draws u (chains, draws, P), by name; with several records `name[record]`.
 
     For two modes: `conditional.epr.fixed`, `conditional.epr.variance` (the optimum of each draw), `unconditional.epr.fixed`
-    (at the conditional's a, angle), `conditional.ppt_min`, `conditional.log_negativity`; `bare.` the same without technical
-    noise and further modes. For one: occupation and purity. `asked` adds results by name and expressions over fields.
+    (at the conditional's a, angle), `conditional.ppt_min`, `conditional.log_negativity` (none where the modes do not meet);
+    `bare.` the same without technical noise and further modes. For one: occupation and purity. `asked` adds results by
+    name and expressions over fields.
 
     Raises
     ------
@@ -74,6 +75,8 @@ def _of_state(target: Target, k: int, u: Array, bare: bool) -> dict[str, Quantit
             put(f"conditional.occupation.{mode}", (own[:, 0, 0] + own[:, 1, 1]) / 2 - 0.5)
         put("conditional.purity", 1 / (2 ** len(systems.modes) * np.sqrt(np.linalg.det(safe))))
         return out
+    if not np.any(safe[:, :2, 2:]):
+        return out  # the two modes never meet in this record
     mean = entanglement.epr(np.mean(V[good], axis=0))
     a, b = float(mean.weight), float(mean.angle_deg)
     fixed = entanglement.epr_variance(safe, a, b)

@@ -17,7 +17,7 @@ import numpy as np
 from backaction import nuisance
 from backaction.campaign import MODEL_ERROR, Campaign, Measured
 from backaction.constants import TWO_PI
-from backaction.errors import ModelError
+from backaction.errors import InputError, ModelError
 from backaction.experiment import Experiment, Prior, unit_bounds
 from backaction.kernels import library
 from backaction.matrices import Array
@@ -52,6 +52,12 @@ class Target:
     """
 
     def __init__(self, campaign: Campaign) -> None:
+        for r in campaign.records:
+            if len(r.experiment.system.currents) != 1:
+                raise InputError(
+                    f"{r.name}: a fit needs exactly one detected current, '{r.experiment.name}' has "
+                    f"{', '.join(r.experiment.system.currents) or 'none'}"
+                )
         self.campaign = campaign
         self.parameters: list[Parameter] = []
         self._at: dict[str, int] = {}

@@ -65,7 +65,9 @@ def spectra(found: Posterior) -> Any:
     columns = min(4, len(records))
     rows = -(-len(records) // columns)
     fig, axes = canvas(2.9 * columns + 0.4, 3.0 * rows + 0.3, 2 * rows, columns, squeeze=False,
-                       height_ratios=[3, 1] * rows, sharex="col")  # fmt: skip
+                       height_ratios=[3, 1] * rows)  # fmt: skip
+    top_sn = 1.3 * max(float(np.max(r.density_sn)) for r in records)
+    low_sn = 0.7 * min(float(np.quantile(r.density_sn, 0.01)) for r in records)
     for k in range(rows * columns):
         top, low = axes[2 * (k // columns), k % columns], axes[2 * (k // columns) + 1, k % columns]
         if k >= len(records):
@@ -85,8 +87,9 @@ def spectra(found: Posterior) -> Any:
         low.axhline(1.0, color=COLOURS[1], lw=0.8)
         low.set_ylim(0.6, 1.4)
         top.set_title(records[k].name, fontsize=8)
-        for ax in (top, low):
-            ax.tick_params(labelsize=6)
+        top.set_ylim(low_sn, top_sn)
+        top.tick_params(labelsize=6, labelbottom=False)
+        low.tick_params(labelsize=6)
         if k % columns == 0:
             top.set_ylabel("density (SN)", fontsize=7)
             low.set_ylabel("ratio", fontsize=7)

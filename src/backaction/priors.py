@@ -44,7 +44,8 @@ class Parameter:
         if p.mean is None or p.sd is None:
             return 6.0
         low, high = self.bounds
-        return 50.0 if (low - p.mean) / p.sd < -REACH and (high - p.mean) / p.sd > REACH else 6.0
+        a, b = (low - p.mean) / p.sd, (high - p.mean) / p.sd
+        return float(min(50.0, -0.999 * a, 0.999 * b)) if a < -REACH and b > REACH else 6.0
 
     def value(self, u: Any) -> Any:
         """Theta at the standard-normal coordinate u."""

@@ -228,8 +228,6 @@ def importance(target: Target, mode: Mode, draws: int, seed: int, most: int | No
 
     Draws are resampled to equal weight. Above k = 0.7 the weights may not be used, and the status says so.
     """
-    from arviz_stats.base import array_stats
-
     rng = np.random.default_rng(seed)
     count = most or max(2 * draws, 10000)
     # in many dimensions a heavy tail costs most of the draws: nearly Gaussian, and a little wide
@@ -239,19 +237,25 @@ def importance(target: Target, mode: Mode, draws: int, seed: int, most: int | No
     u = mode.place(w)
     log = densities(target, u)
     proposal = -0.5 * (freedom + target.size) * np.log1p(np.sum((w / wide) ** 2, axis=-1) / freedom)
-    ratio = np.where(np.isfinite(log), log - proposal, -np.inf)
-    ratio = np.where(np.isfinite(ratio), ratio - np.max(ratio), -700.0)
-    smooth, k = array_stats.psislw(-ratio)  # it takes minus the log weights
-    weight = np.exp(smooth - np.max(smooth))
-    weight /= np.sum(weight)
+    weight, k_hat = smoothed(np.where(np.isfinite(log), log - proposal, -np.inf))
     pick = np.searchsorted(np.cumsum(weight), (np.arange(draws) + rng.uniform()) / draws).clip(0, count - 1)
     rng.shuffle(pick)
-    k_hat, effective = float(k), float(1 / np.sum(weight**2))
+    effective = float(1 / np.sum(weight**2))
     status = "converged"
     if k_hat > K_LIMIT or effective < 100:
         status = f"not usable: Pareto k = {k_hat:.2f} (at most {K_LIMIT}), {effective:.0f} effective draws; use nuts"
     facts = {"pareto_k": k_hat, "effective_draws": effective, "proposals": float(count)}
     return Draws(u[pick][None], log[pick][None], "importance", seed, facts, status)
+
+
+def smoothed(log_ratio: Array) -> tuple[Array, float]:
+    """Normalised importance weights with a Pareto-smoothed tail, and the tail's shape k."""
+    from arviz_stats.base import array_stats
+
+    log = np.where(np.isfinite(log_ratio), log_ratio - np.max(log_ratio), -700.0)
+    smooth, k = array_stats.psislw(-log)  # it takes minus the log weights
+    weight = np.exp(smooth - np.max(smooth))
+    return weight / np.sum(weight), float(k)
 
 
 def densities(target: Target, u: Array, cores: int = 2) -> Array:
@@ -270,8 +274,8 @@ def chain(
 ) -> tuple[Array, Array, dict[str, float]]:
     """One chain of the no-U-turn sampler (nutpie) in whitened coordinates: w (draws, P), ln p, facts.
 
-    `accept` is the acceptance that the step size is tuned to. Blocks until it is done or `stop` is set; the compiled density releases the interpreter lock, so that chains run
-    side by side in threads.
+    `accept` is the acceptance that the step size is tuned to. Blocks until it is done or `stop` is set; the compiled
+    density releases the interpreter lock, so that chains run side by side in threads.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -39,7 +39,7 @@ def fit(
     evidence: Annotated[bool, typer.Option("--evidence", help="Ln of the evidence, to compare models.")] = False,
     json: Json = False,
 ) -> None:
-    """The posterior of a campaign: parameters, states and entanglement with credible intervals, and how far to trust them."""
+    """The posterior of a campaign: parameters, states, entanglement with credible intervals, and how far to trust it."""
     from backaction import inference, inference_data
     from backaction.campaign import Campaign
     from backaction.files import to_json

@@ -11,7 +11,7 @@ from backaction.constants import HBAR, TWO_PI
 from backaction.elements.base import Element, Light, Part, parts, quantity
 from backaction.elements.oscillators import occupation_at, thermal_bath
 from backaction.errors import InputError, ModelError, nearest
-from backaction.matrices import Array, Pair, block_diagonal, cos_sin_deg, join, stack
+from backaction.matrices import Array, Pair, block_diagonal, concrete, cos_sin_deg, join, stack
 from backaction.periodic import PeriodicSystem
 from backaction.system import Frame, LinearSystem, Mode, Port
 
@@ -250,7 +250,7 @@ class DrivenCavity(Element):
             offset = self.tone_offset_hz(tone)
             re, im = self.amplitude(tone)
             for j, (m, weight) in enumerate(zip(self.modes, self.weights(), strict=True)):
-                strength = np.hypot(np.real(re), np.real(im)) * np.real(weight)
+                strength = np.hypot(concrete(re), concrete(im)) * concrete(weight)
                 for s in (1.0, -1.0):
                     nu = offset - centre + s * w[j]
                     still = self._agreed(np.abs(np.real(nu)) <= 1e-9 * np.real(np.asarray(m.mechanical_hz)))
