@@ -162,7 +162,9 @@ def test_states_that_the_output_does_not_see_are_left_out(thomas):
 def test_an_output_that_sees_nothing_is_white():
     A, C = -np.eye(3) * 1e3, np.zeros(3)
     S = np.empty(5)
-    LOOPS.spectrum(A, np.eye(3), np.zeros(3), 0.7, C, np.empty((0, 0)), np.ones(5), NONE, NONE, S, NONE, np.empty((0, 0)))
+    LOOPS.spectrum(
+        A, np.eye(3), np.zeros(3), 0.7, C, np.empty((0, 0)), np.ones(5), NONE, NONE, S, NONE, np.empty((0, 0))
+    )
     assert_allclose(S, 0.7)
 
 
@@ -179,7 +181,9 @@ def test_many_states_of_a_laboratory(thomas):
     out, n = adjoint(system, f, g), len(system.A)
     step = stepped(e, names)
     Qs, Ns, Rs = step.noise()
-    tangents = [np.broadcast_to(np.imag(x) / STEP, (len(names), *x.shape[1:])) for x in (step.A, Qs, Ns, Rs, step.detected().C)]
+    tangents = [
+        np.broadcast_to(np.imag(x) / STEP, (len(names), *x.shape[1:])) for x in (step.A, Qs, Ns, Rs, step.detected().C)
+    ]
     Q, N, R = system.noise()
     _, slope = noise_spectrum_tangent((system.A, Q, N, R, system.detected().C), tuple(tangents), -2j * np.pi * f)
     dA, dQ, dN, dR, dC = tangents

@@ -12,7 +12,10 @@ from backaction.priors import Parameter
 from backaction.tracing import Trace
 
 CASES = [
-    (Parameter("a", Prior(0.9, 0.05), upper=1.0, lower=0.0), stats.truncnorm((0 - 0.9) / 0.05, (1 - 0.9) / 0.05, 0.9, 0.05)),
+    (
+        Parameter("a", Prior(0.9, 0.05), upper=1.0, lower=0.0),
+        stats.truncnorm((0 - 0.9) / 0.05, (1 - 0.9) / 0.05, 0.9, 0.05),
+    ),
     (Parameter("a", Prior(2.0, 0.5)), stats.norm(2.0, 0.5)),
     (Parameter("a", Prior(lower=-1.0, upper=3.0)), stats.uniform(-1.0, 4.0)),
     (Parameter("a", Prior(median=2.0, factor=1.5)), stats.lognorm(np.log(1.5), scale=2.0)),

@@ -72,7 +72,8 @@ _RECORD_KEYS = (
 class Measured:
     """One spectrum of a campaign: the experiment with this record's own values, its bins, calibration and digitiser.
 
-    `fixed` names the fields that this record sets (they are not fitted in it, unless they vary between records).
+    `fixed` names the fields that this record sets (they are not fitted in it, unless they vary between records); `line_hz`
+    is the width of the narrowest line that the bins must resolve (default: the experiment's own).
     """
 
     name: str
@@ -85,6 +86,7 @@ class Measured:
     calibrated_by: str = ""
     duration_s: float = 0.0
     warnings: tuple[str, ...] = ()
+    line_hz: float | None = None
 
     @property
     def density_sn(self) -> Array:
@@ -199,7 +201,9 @@ class Campaign:
                     starts.append(i)
                     low = high = m[i]
                     least = room[i]
-            records.append(replace(r, spectrum=s.merged(np.array(starts))))
+            inside = (poles.real > f[0]) & (poles.real < f[-1])
+            line = 2 * float(np.min(poles.imag[inside])) if np.any(inside) else None
+            records.append(replace(r, spectrum=s.merged(np.array(starts)), line_hz=line))
         return self.with_records(records)
 
     def coarse(self, most: int = 800) -> Campaign:
@@ -271,7 +275,7 @@ def quadrature(experiment: Experiment, record: Measured) -> tuple[int, bool]:
     """Points in a bin for the narrowest line of the model, and whether no line lies among the aliases."""
     f = record.spectrum.frequency_hz
     width = float(np.max(record.spectrum.resolution_hz))
-    line = narrowest(experiment, (float(f[0] - width), float(f[-1] + width)))
+    line = record.line_hz or narrowest(experiment, (float(f[0] - width), float(f[-1] + width)))
     # merged bins are wide only where the model is smooth: the narrowest ones decide
     least = float(np.min(record.spectrum.resolution_hz))
     points = 1 if line is None else int(np.clip(np.ceil(1.5 * least / line), 1, 16))
