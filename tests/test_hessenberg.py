@@ -12,6 +12,7 @@ from backaction.derivatives import STEP, noise_spectrum_tangent, stepped
 from backaction.kernels import library
 
 LOOPS = library("programs", "hessenberg", "doubling", "spectral_likelihood")
+SIX = library("programs", "hessenberg", "doubling", "spectral_likelihood", n=6)
 NONE = np.empty(0)
 
 
@@ -25,7 +26,8 @@ def model(system):
 def spectrum(system, f):
     A, Q, N, R, C = model(system)
     S = np.empty(f.size)
-    LOOPS.spectrum(A, Q, N, R, C, np.empty((0, 0)), 2 * np.pi * f, NONE, NONE, S, NONE, np.empty((0, 0)))
+    loops = SIX if len(A) == 6 else LOOPS
+    loops.spectrum(A, Q, N, R, C, np.empty((0, 0)), 2 * np.pi * f, NONE, NONE, S, NONE, np.empty((0, 0)))
     return S
 
 
@@ -33,8 +35,9 @@ def adjoint(system, f, g):
     A, Q, N, R, C = model(system)
     n = len(A)
     V, out = np.empty((n, n)), np.zeros((n + 1, 2 * n + 1))
-    assert LOOPS.lyapunov(A, Q, V)
-    LOOPS.spectrum(A, Q, N, R, C, V, 2 * np.pi * f, NONE, NONE, np.empty(f.size), g, out)
+    loops = SIX if n == 6 else LOOPS
+    assert loops.lyapunov(A, Q, V)
+    loops.spectrum(A, Q, N, R, C, V, 2 * np.pi * f, NONE, NONE, np.empty(f.size), g, out)
     return out
 
 
@@ -157,6 +160,24 @@ def test_states_that_the_output_does_not_see_are_left_out(thomas):
     out = adjoint(e.system, f, np.ones(101))
     assert np.all(np.isfinite(out))
     assert np.all(out[:2, :2] == 0) or np.max(np.abs(out[:2, :2])) < 1e-12 * np.max(np.abs(out))
+
+
+def test_unrolled_loops_equal_the_general_ones(thomas):
+    """Six states: values, adjoint and the sampling rule's phase, with and without the code made for the size."""
+    A, Q, N, R, C = model(thomas.system)
+    f = np.linspace(1.2e6, 1.5e6, 150)
+    V = np.empty((6, 6))
+    assert SIX.lyapunov(A, Q, V)
+    turn = np.exp(1j * f / 1e6)
+    for phase in ((NONE, NONE), (turn.real.copy(), turn.imag.copy())):
+        found = []
+        for loops in (SIX, LOOPS):
+            S, out = np.empty(150), np.zeros((7, 13))
+            loops.spectrum(A, Q, N, R, C, V, 2 * np.pi * f, *phase, S, NONE, np.empty((0, 0)))
+            loops.spectrum(A, Q, N, R, C, V, 2 * np.pi * f, *phase, S, np.cos(f), out)
+            found.append((S, out))
+        assert_allclose(found[0][0], found[1][0], rtol=1e-11)
+        assert_allclose(found[0][1], found[1][1], rtol=1e-8, atol=1e-10 * np.max(np.abs(found[0][1])))
 
 
 def test_an_output_that_sees_nothing_is_white():

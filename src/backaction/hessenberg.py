@@ -79,8 +79,9 @@ def reduce(A, C, H, U):
     return beta, m
 
 
-def rows(w, H, beta, m, xr, xi):
-    """X = b (-i w - H)^-1 e_1 of one block of frequencies, into xr, xi (n, LANES)."""
+def some_rows(w, H, beta, xr, xi):
+    """X = b (-i w - H)^-1 e_1 of one block of frequencies, into xr, xi (m, LANES); H is (m, m)."""
+    m = H.shape[0]
     for k in range(LANES):
         xr[m - 1, k] = 1.0
         xi[m - 1, k] = 0.0
@@ -88,20 +89,20 @@ def rows(w, H, beta, m, xr, xi):
     for i in range(m - 1, -1, -1):
         h = H[i, i]
         for k in range(LANES):
-            ar[k] = w[k] * xi[i, k] - h * xr[i, k]
-            ai[k] = -w[k] * xr[i, k] - h * xi[i, k]
+            ar[k] = -w[k] * xi[i, k] + h * xr[i, k]
+            ai[k] = w[k] * xr[i, k] + h * xi[i, k]
         for j in range(i + 1, m):
             h = H[i, j]
             for k in range(LANES):
-                ar[k] -= h * xr[j, k]
-                ai[k] -= h * xi[j, k]
+                ar[k] += h * xr[j, k]
+                ai[k] += h * xi[j, k]
         if i > 0:
-            h = 1.0 / H[i, i - 1]
+            h = -1.0 / H[i, i - 1]
             for k in range(LANES):
                 xr[i - 1, k] = ar[k] * h
                 xi[i - 1, k] = ai[k] * h
     for k in range(LANES):
-        scale = beta / (ar[k] * ar[k] + ai[k] * ai[k])
+        scale = -beta / (ar[k] * ar[k] + ai[k] * ai[k])
         ar[k] *= scale
         ai[k] *= -scale
     for i in range(m):
@@ -109,6 +110,78 @@ def rows(w, H, beta, m, xr, xi):
             re = xr[i, k] * ar[k] - xi[i, k] * ai[k]
             xi[i, k] = xr[i, k] * ai[k] + xi[i, k] * ar[k]
             xr[i, k] = re
+
+
+def some_values(w, cr, ci, H, Q, N, beta, R, S):
+    """S at all w; Q holds each pair of the quadratic form once, in its lower triangle."""
+    m = H.shape[0]
+    b, xr, xi = np.empty(LANES), np.empty((m, LANES)), np.empty((m, LANES))
+    tr, ti, total = np.empty(LANES), np.empty(LANES), np.empty(LANES)
+    for start in range(0, len(w), LANES):
+        left = min(LANES, len(w) - start)
+        for k in range(LANES):
+            b[k] = w[start + min(k, left - 1)]
+            total[k] = R
+        some_rows(b, H, beta, xr, xi)
+        for i in range(m):
+            for k in range(LANES):
+                tr[k] = 0.0
+                ti[k] = 0.0
+            for j in range(i + 1):
+                h = Q[i, j]
+                for k in range(LANES):
+                    tr[k] += h * xr[j, k]
+                    ti[k] += h * xi[j, k]
+            h = 2.0 * N[i]
+            if len(cr) > 0:
+                for k in range(left):
+                    total[k] += h * (cr[start + k] * xr[i, k] - ci[start + k] * xi[i, k])
+            else:
+                for k in range(LANES):
+                    total[k] += h * xr[i, k]
+            for k in range(LANES):
+                total[k] += xr[i, k] * tr[k] + xi[i, k] * ti[k]
+        for k in range(left):
+            S[start + k] = total[k]
+
+
+def some_gather(ur, ui, xr, xi, yr, yi, At, Qb):
+    """At += 2 Re(u y^T), Qb += Re(u x^+) (lower triangle), summed over a block."""
+    m, n = ur.shape[0], yr.shape[0]
+    for i in range(m):
+        for j in range(n):
+            total = 0.0
+            for k in range(LANES):
+                total += ur[i, k] * yr[j, k] - ui[i, k] * yi[j, k]
+            At[i, j] += 2.0 * total
+        for j in range(i + 1):
+            total = 0.0
+            for k in range(LANES):
+                total += ur[i, k] * xr[j, k] + ui[i, k] * xi[j, k]
+            Qb[i, j] += total
+
+
+rows, values, gather = some_rows, some_values, some_gather
+"""These are made for the system's size where that is known; `some_` take fewer states (where some are not observed)."""
+
+
+def project(P, VU, zr, zi, xr, xi, yr, yi):
+    """Y = P z + V U x^* of one block."""
+    n, first, second = P.shape[0], P.shape[1], VU.shape[1]
+    for i in range(n):
+        for k in range(LANES):
+            yr[i, k] = 0.0
+            yi[i, k] = 0.0
+        for j in range(first):
+            h = P[i, j]
+            for k in range(LANES):
+                yr[i, k] += h * zr[j, k]
+                yi[i, k] += h * zi[j, k]
+        for j in range(second):
+            h = VU[i, j]
+            for k in range(LANES):
+                yr[i, k] += h * xr[j, k]
+                yi[i, k] -= h * xi[j, k]
 
 
 def turned(M, U, m, out, work):
@@ -135,127 +208,101 @@ def spectrum(A, Q, N, R, C, V, w, cr, ci, S, g, out):
     (K,) is one where these are empty.
     """
     n = len(A)
-    H, U, Qt, work = np.empty((n, n)), np.empty((n, n)), np.empty((n, n)), np.empty((n, n))
+    H, U = np.empty((n, n)), np.empty((n, n))
     beta, m = reduce(A, C, H, U)
-    count = len(w)
-    turns = len(cr) > 0
-    slopes = len(g) > 0
-    turned(Q, U, m, Qt, work)
-    Nt = np.zeros(n)
-    for i in range(m):
-        for k in range(n):
-            Nt[i] += U[k, i] * N[k]
-    xr, xi = np.empty((n, LANES)), np.empty((n, LANES))
-    yr, yi = np.empty((n, LANES)), np.empty((n, LANES))
-    qr, qi = np.empty((n, LANES)), np.empty((n, LANES))
-    b, pr, pi = np.empty(LANES), np.ones(LANES), np.zeros(LANES)
-    total, weight = np.empty(LANES), np.empty(LANES)
-    At, Qb, Nb = np.zeros((n, n)), np.zeros((n, n)), np.zeros(n)
-    Rb = 0.0
-    parts = 2 if turns else 1
-    zr, zi = np.empty((n, LANES)), np.empty((n, LANES))
-    H2, P, VU = np.empty((2, n, n)), np.empty((2, n, n)), np.empty((n, n))
+    if len(g) == 0:
+        if m == 0:
+            S[:] = R
+            return
+        Qt, Nt, work = np.empty((n, n)), np.zeros(n), np.empty((n, n))
+        turned(Q, U, m, Qt, work)
+        for i in range(m):
+            for k in range(n):
+                Nt[i] += U[k, i] * N[k]
+            for j in range(i):
+                Qt[i, j] *= 2.0
+        if m == n:
+            values(w, cr, ci, H, Qt, Nt, beta, R, S)
+        else:
+            some_values(w, cr, ci, H[:m, :m], Qt[:m, :m], Nt[:m], beta, R, S)
+        return
+    for k in range(len(w)):
+        out[n, 2 * n] += g[k]
+    if m == 0:
+        return
+    # r = V l^+ + P z, with z of the two right-hand sides V C^T + N (or V C^T alone, and N)
+    parts = 2 if len(cr) > 0 else 1
+    At_, k0, VU = np.empty((n, n)), np.empty(n), np.zeros((n, n))
+    H2, P = np.empty((2, n, n)), np.empty((2, n, n))
     betas, sizes = np.zeros(2), np.zeros(2, dtype=np.int64)
-    if slopes:
-        At_, k0 = np.empty((n, n)), np.empty(n)
+    for i in range(n):
+        for j in range(n):
+            At_[i, j] = A[j, i]
+        for j in range(m):
+            for k in range(n):
+                VU[i, j] += V[i, k] * U[k, j]
+    for part in range(parts):
         for i in range(n):
-            for j in range(n):
-                At_[i, j] = A[j, i]
-            for j in range(m):
-                value = 0.0
-                for k in range(n):
-                    value += V[i, k] * U[k, j]
-                VU[i, j] = value
-        for part in range(parts):
-            for i in range(n):
-                k0[i] = N[i] if part == 1 or not turns else 0.0
-                if part == 0:
-                    for j in range(n):
-                        k0[i] += V[i, j] * C[j]
-            betas[part], sizes[part] = reduce(At_, k0, H2[part], P[part])
-    for start in range(0, count, LANES):
-        left = min(LANES, count - start)
+            k0[i] = N[i] if part == 1 or parts == 1 else 0.0
+            if part == 0:
+                for j in range(n):
+                    k0[i] += V[i, j] * C[j]
+        betas[part], sizes[part] = reduce(At_, k0, H2[part], P[part])
+    xr, xi = np.zeros((n, LANES)), np.zeros((n, LANES))
+    zr, zi = np.zeros((n, LANES)), np.zeros((n, LANES))
+    yr, yi = np.empty((n, LANES)), np.empty((n, LANES))
+    ur, ui = np.empty((n, LANES)), np.empty((n, LANES))
+    b, pr, pi, weight = np.empty(LANES), np.ones(LANES), np.zeros(LANES), np.empty(LANES)
+    nothing = np.zeros((n, n))
+    At, Qb, Nb, Cb = np.zeros((n, n)), np.zeros((n, n)), np.zeros(n), np.zeros(n)
+    for start in range(0, len(w), LANES):
+        left = min(LANES, len(w) - start)
         for k in range(LANES):
             at = start + min(k, left - 1)
             b[k] = w[at]
-            if turns:
+            weight[k] = g[at] if k < left else 0.0
+            if parts == 2:
                 pr[k], pi[k] = cr[at], ci[at]
-            total[k] = R
-            weight[k] = g[at] if slopes and k < left else 0.0
-        if m > 0:
-            rows(b, H, beta, m, xr, xi)
-        if not slopes:
-            for i in range(m):
-                for k in range(LANES):
-                    qr[i, k] = 0.0
-                    qi[i, k] = 0.0
-                for j in range(m):  # Q l^+
-                    h = Qt[i, j]
-                    for k in range(LANES):
-                        qr[i, k] += h * xr[j, k]
-                        qi[i, k] -= h * xi[j, k]
-                h = 2.0 * Nt[i]
-                for k in range(LANES):
-                    total[k] += xr[i, k] * (qr[i, k] + h * pr[k]) - xi[i, k] * (qi[i, k] + h * pi[k])
-            for k in range(left):
-                S[start + k] = total[k]
-            continue
-        for k in range(LANES):
-            Rb += weight[k]
-        if m == 0:
-            continue
-        # r = V l^+ + P z, with z of the two right-hand sides V C^T + N (or V C^T alone, and N)
+        if m == n:
+            rows(b, H, beta, xr, xi)
+        else:
+            some_rows(b, H[:m, :m], beta, xr, xi)
         for part in range(parts):
-            if sizes[part] > 0:
-                rows(b, H2[part], betas[part], sizes[part], zr, zi)
-            for i in range(n):
+            size = sizes[part]
+            if size == n:
+                rows(b, H2[part], betas[part], zr, zi)
+            elif size > 0:
+                some_rows(b, H2[part, :size, :size], betas[part], zr, zi)
+            for i in range(size, n):
                 for k in range(LANES):
-                    qr[i, k] = 0.0
-                    qi[i, k] = 0.0
-                for j in range(sizes[part]):
-                    h = P[part, i, j]
+                    zr[i, k] = 0.0
+                    zi[i, k] = 0.0
+            if part == 0:
+                project(P[0], VU, zr, zi, xr, xi, yr, yi)
+            else:
+                project(P[1], nothing, zr, zi, xr, xi, ur, ui)
+                for i in range(n):
                     for k in range(LANES):
-                        qr[i, k] += h * zr[j, k]
-                        qi[i, k] += h * zi[j, k]
-                if part == 0:
-                    for j in range(m):
-                        h = VU[i, j]
-                        for k in range(LANES):
-                            qr[i, k] += h * xr[j, k]
-                            qi[i, k] -= h * xi[j, k]
-                    for k in range(LANES):
-                        yr[i, k] = qr[i, k]
-                        yi[i, k] = qi[i, k]
-                else:
-                    for k in range(LANES):
-                        yr[i, k] += pr[k] * qr[i, k] - pi[k] * qi[i, k]
-                        yi[i, k] += pr[k] * qi[i, k] + pi[k] * qr[i, k]
+                        yr[i, k] += pr[k] * ur[i, k] - pi[k] * ui[i, k]
+                        yi[i, k] += pr[k] * ui[i, k] + pi[k] * ur[i, k]
         for i in range(m):
             for k in range(LANES):
-                qr[i, k] = weight[k] * xr[i, k]
-                qi[i, k] = weight[k] * xi[i, k]
+                ur[i, k] = weight[k] * xr[i, k]
+                ui[i, k] = weight[k] * xi[i, k]
         for i in range(m):
             first = 0.0
             for k in range(LANES):
-                first += qr[i, k] * pr[k] - qi[i, k] * pi[k]
+                first += ur[i, k] * pr[k] - ui[i, k] * pi[k]
             Nb[i] += 2.0 * first
-            for j in range(n):
-                first = 0.0
-                for k in range(LANES):
-                    first += qr[i, k] * yr[j, k] - qi[i, k] * yi[j, k]
-                At[i, j] += 2.0 * first
-            for j in range(i + 1):
-                first = 0.0
-                for k in range(LANES):
-                    first += qr[i, k] * xr[j, k] + qi[i, k] * xi[j, k]
-                Qb[i, j] += first
+        if m == n:
+            gather(ur, ui, xr, xi, yr, yi, At, Qb)
+        else:
+            some_gather(ur[:m], ui[:m], xr, xi, yr, yi, At, Qb)
         for i in range(n):
             first = 0.0
             for k in range(LANES):
                 first += weight[k] * yr[i, k]
-            out[n, i] += 2.0 * first
-    if not slopes:
-        return
+            Cb[i] += 2.0 * first
     for i in range(m):
         for j in range(i):
             Qb[j, i] = Qb[i, j]
@@ -269,13 +316,13 @@ def spectrum(A, Q, N, R, C, V, w, cr, ci, S, g, out):
             value = 0.0
             for k in range(m):
                 value += U[i, k] * Qb[k, j]
-            work[i, j] = value
+            nothing[i, j] = value
     for i in range(n):
         for j in range(n):
             value = 0.0
             for k in range(m):
-                value += work[i, k] * U[j, k]
+                value += nothing[i, k] * U[j, k]
             out[i, n + j] += value
         for k in range(m):
             out[i, 2 * n] += U[i, k] * Nb[k]
-    out[n, 2 * n] += Rb
+        out[n, i] += Cb[i]

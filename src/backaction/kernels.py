@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from backaction import unrolled
 from backaction.matrices import Array
 
 _OPTIONS = "nogil=True, error_model='numpy', fastmath={'contract', 'reassoc'}"
@@ -197,16 +198,21 @@ def library(*names: str, n: int | None = None) -> Any:
     import inspect
     import re
 
+    decorator = f"@numba.njit(cache=True, {_OPTIONS})\n"
     parts = ["import math", "", "import numba", "import numpy as np"]
     functions: list[str] = []
     for name in names:
         text = inspect.getsource(importlib.import_module(f"backaction.{name}"))
         body = re.sub(r"^(from __future__|import|from) .*$", "", text, flags=re.MULTILINE)
+        functions += re.findall(r"^def (\w+)", body, flags=re.MULTILINE)
         if n is not None:
             body = re.sub(r"\bn = len\(\w+\)$", f"n = {n}", body, flags=re.MULTILINE)
-        functions += re.findall(r"^def (\w+)", body, flags=re.MULTILINE)
-        parts.append(re.sub(r"^def ", f"@numba.njit(cache=True, {_OPTIONS})\ndef ", body, flags=re.MULTILINE))
-    parts.append("def functions():\n    return {" + ", ".join(f"'{f}': {f}" for f in functions) + "}\n")
+            if name == "hessenberg" and n > 0:
+                made = unrolled.source(n)
+                at = body.index("def turned(")  # after the general loops, before those that call them
+                body = body[:at] + made + "\n\n" + body[at:]
+        parts.append(re.sub(r"^def ", decorator + "def ", body, flags=re.MULTILINE))
+    parts.append("def functions():\n    return {" + ", ".join(f"'{f}': {f}" for f in dict.fromkeys(functions)) + "}\n")
     return SimpleNamespace(**_kept("_".join(names), "\n".join(parts), "functions")())
 
 

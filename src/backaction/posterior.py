@@ -29,9 +29,11 @@ SCALE = "calibration.scale"
 """A record's shot-noise level relative to its calibration (without a shot record: the fitted floor)."""
 
 
-def loops() -> Any:
-    """The compiled functions."""
-    return library("programs", "hessenberg", "doubling", "spectral_likelihood")
+def loops(layout: Array) -> Any:
+    """The compiled functions, made for the number of states where all records have the same, up to eight of them."""
+    sizes = set(layout[:, 0].tolist())
+    n = sizes.pop() if len(sizes) == 1 and max(sizes) <= 8 else None
+    return library("programs", "hessenberg", "doubling", "spectral_likelihood", n=n)
 
 
 @dataclass(frozen=True, eq=False)
@@ -368,7 +370,7 @@ class Evaluator:
 
     def __init__(self, target: Target) -> None:
         memory, size = target.program.memory, target.size
-        self._run = loops().density
+        self._run = loops(target._layout).density
         self._front = (*target.program.arrays, memory.copy(), np.zeros(len(memory)))
         points, bins = target._frequencies[0].size, target._data[0].size
         self._back = (

@@ -77,8 +77,10 @@ def density(
         value -= 0.5 * u[i] * u[i]
     none = np.empty(0)
     for r in range(len(layout)):
-        n, at = layout[r, STATES], layout[r, SLOTS]
-        A, Q, N, C = np.empty((n, n)), np.empty((n, n)), np.empty(n), np.empty(n)
+        A = np.empty((layout[r, STATES], layout[r, STATES]))
+        n = len(A)
+        at = layout[r, SLOTS]
+        Q, N, C = np.empty((n, n)), np.empty(n), np.empty(n)
         for i in range(n):
             for j in range(n):
                 A[i, j] = memory[slots[at + i * n + j]]
