@@ -15,15 +15,15 @@ F = np.linspace(1.25e6, 1.49e6, 121)
 @pytest.mark.parametrize(
     ("digitiser", "tolerance"),
     [
-        (Digitiser(1e7), 1e-9),
-        (Digitiser(4e6), 1e-6),
+        (Digitiser(1e7), 3e-8),
+        (Digitiser(4e6), 5e-6),
         (Digitiser(1e7, "instantaneous"), 3e-5),
-        (Digitiser(1e7, "average", (4e6,)), 1e-9),
-        (Digitiser(1e7, "instantaneous", (4e6, 6e6)), 1e-9),
+        (Digitiser(1e7, "average", (4e6,)), 3e-9),
+        (Digitiser(1e7, "instantaneous", (4e6, 6e6)), 1e-8),
     ],
 )
 def test_sampling_rules(thomas, digitiser, tolerance):
-    """Points: the aliases of seven replicas either side and what lies beyond are those of the exact sampled model."""
+    """Points: the aliases of three replicas either side (twelve unfiltered ones) and what lies beyond are those of the exact sampled model."""
     got = bins(F, 1e-3, digitiser, 1).expected(thomas.system)
     assert_allclose(got, discretise(thomas.system, *digitiser).spectrum(F), rtol=tolerance)
 
@@ -39,7 +39,7 @@ def test_demodulated_records(thomas, sampling):
     S = left @ m.Q @ np.conj(np.swapaxes(left, -1, -2)) + cross + np.conj(np.swapaxes(cross, -1, -2)) + m.R
     v = np.array([1, -1j])
     want = np.real(np.einsum("i,kij,j->k", v, S, v.conj())) * m.interval_s / 0.5
-    assert_allclose(bins(F, 1e-3, d, 1).expected(thomas.system), want, rtol=1e-6)
+    assert_allclose(bins(F, 1e-3, d, 1).expected(thomas.system), want, rtol=3e-5)
 
 
 def test_a_line_narrower_than_the_bin_is_integrated():

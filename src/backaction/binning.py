@@ -5,8 +5,9 @@ A bin averages the model over its width (Gauss-Legendre points, as many as its n
     S_d(f) = sum_k t(f + k f_s) [S(f + k f_s) - R] + R S_white(f)
 
 with R the white part, t the power response of averaging and front end, S_white theirs to white noise. Aliases of
-k /= 0 are smooth within the band: they are summed at a few Chebyshev nodes (|k| <= 6, the rest as 1/f^2) and interpolated.
-The map does not depend on the model, so that its gradient costs nothing. `sampling.discretise` is the exact route.
+k /= 0 are smooth within the band: they are summed at a few Chebyshev nodes (|k| <= 3, or 12 where nothing filters them;
+the rest as 1/f^2) and interpolated. The map does not depend on the model, so that its gradient costs nothing.
+`sampling.discretise` is the exact route.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from backaction.response import VACUUM
 from backaction.sampling import front_end_response
 from backaction.system import LinearSystem
 
-ALIASES = 6
-NODES = 6
+ALIASES = 3
+NODES = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,11 +83,12 @@ def bins(frequency_hz: Array, width_hz: Array | float, digitiser: Digitiser, poi
         node_weights = np.where(np.any(hit, axis=1, keepdims=True), hit, node_weights)
     else:
         nodes, node_weights = f, np.eye(f.size)
-    k = np.concatenate([np.arange(-ALIASES, 0), np.arange(1, ALIASES + 1)])
+    most = ALIASES if digitiser.sampling == "average" or digitiser.front_end_hz else 4 * ALIASES
+    k = np.concatenate([np.arange(-most, 0), np.arange(1, most + 1)])
     outer = nodes[:, None] + k * fs
     alias_weights = _passed(outer, digitiser)
     for column, sign in ((0, -1.0), (-1, 1.0)):  # what lies beyond, as 1/f^2
-        beyond = nodes[:, None] + sign * fs * np.arange(ALIASES + 1, 4001)
+        beyond = nodes[:, None] + sign * fs * np.arange(most + 1, 4001)
         edge = outer[:, column] ** 2
         alias_weights[:, column] += np.sum(_passed(beyond, digitiser) / beyond**2, axis=1) * edge
         if digitiser.sampling == "instantaneous" and not digitiser.front_end_hz:

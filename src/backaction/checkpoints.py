@@ -18,7 +18,7 @@ from backaction.files import replacing
 from backaction.posterior import Target
 from backaction.samplers import Draws, Mode, chain, seeds
 
-ACCEPT = (0.9, 0.98)
+ACCEPT = (0.8, 0.95)
 """Acceptance that step sizes are tuned to: the second where chains diverged with the first."""
 
 

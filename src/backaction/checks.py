@@ -196,7 +196,7 @@ def identifiability(target: Target, mode: Mode) -> list[str]:
             continue
         share = v**2
         order = np.argsort(-share)
-        if share[order[0]] > 0.8:
+        if share[order[0]] > 0.9:
             if labels[order[0]] != SCALE:
                 alone.append(labels[order[0]])
             continue
@@ -205,7 +205,7 @@ def identifiability(target: Target, mode: Mode) -> list[str]:
         across = np.zeros(len(v))
         across[i], across[j] = -v[j], v[i]
         told = float(across @ F @ across) / float(across @ across)
-        if share[i] + share[j] > 0.75 and min(share[i], share[j]) > 0.15 and told > 10 * max(value, 0.1):
+        if share[i] + share[j] > 0.75 and min(share[i], share[j]) > 0.1 and told > 10 * max(value, 0.1):
             # along v both change: what stays is measured
             a, b = v[i] * slopes[i] / values[i], v[j] * slopes[j] / values[j]
             word = "x" if a * b < 0 else "/"

@@ -71,7 +71,8 @@ def find_mode(target: Target, starts: int = 3, seed: int = 0, progress: Progress
     """The maximum of the posterior density.
 
     From the best of coordinate scans, and from `starts` - 1 draws of the prior, each improved alike, by steps of
-    Levenberg-Marquardt with the expected information and, near the end, Newton steps with the exact Hessian.
+    Levenberg-Marquardt with the expected information and, near the end, Newton steps with the exact Hessian. Of up to three
+    starts the last is spared where the first two end at one place. Then other maxima are looked for along each coordinate.
 
     Raises
     ------
@@ -92,15 +93,45 @@ def find_mode(target: Target, starts: int = 3, seed: int = 0, progress: Progress
         u, value, n = _climbed(target, run, u)
         count += n
         found.append((u, value))
-        if k == 1 and found and np.max(np.abs(found[0][0] - u)) < 0.05:
+        if k == 1 and starts <= 3 and len(found) == 2 and np.max(np.abs(found[0][0] - u)) < 0.05:
             break  # the first start was not chance
     if not found:
         raise ModelError(f"{target.campaign.name}: no point of the prior has a spectrum: nothing can be fitted")
     found.sort(key=lambda x: -x[1])
     u, value = found[0]
     H, root = _whitening(target, run, u)
-    others = [(v, x) for v, x in found[1:] if np.max(np.abs(np.linalg.solve(root, v - u))) > 3 and value - x < 15]
+    for start in _elsewhere(run, u, value, np.sqrt(np.sum(root**2, axis=1))):
+        try:
+            v, x, n = _climbed(target, run, start)
+        except ModelError:
+            continue
+        count += n
+        found.append((v, x))
+    found.sort(key=lambda x: -x[1])
+    if found[0][1] > value + 1e-3:
+        u, value = found[0]
+        H, root = _whitening(target, run, u)
+    others: list[tuple[Array, float]] = []
+    for v, x in found[1:]:
+        apart = [np.max(np.abs(np.linalg.solve(root, v - o))) > 3 for o in (u, *(o for o, _ in others))]
+        if all(apart) and value - x < 15:
+            others.append((v, x))
     return Mode(u, value, root, H, count, tuple(others))
+
+
+def _elsewhere(run: Evaluator, u: Array, top: float, sd: Array, most: int = 3) -> list[Array]:
+    """Points along each coordinate, far from the maximum in its own width, that are nearly as probable."""
+    out: list[tuple[float, Array]] = []
+    for i in range(len(u)):
+        trial = u.copy()
+        for x in (-u[i], *np.linspace(-2.5, 2.5, 11)):
+            if abs(x - u[i]) < 5 * sd[i]:
+                continue
+            trial[i] = x
+            value = run.density(trial)
+            if value > top - 30:
+                out.append((value, trial.copy()))
+    return [point for _, point in sorted(out, key=lambda item: -item[0])[:most]]
 
 
 def improved(target: Target, mode: Mode) -> Mode:
@@ -270,7 +301,7 @@ def densities(target: Target, u: Array, cores: int = 2) -> Array:
 
 
 def chain(
-    target: Target, mode: Mode, draws: int, seed: int, accept: float = 0.9, stop: Event | None = None
+    target: Target, mode: Mode, draws: int, seed: int, accept: float = 0.8, stop: Event | None = None
 ) -> tuple[Array, Array, dict[str, float]]:
     """One chain of the no-U-turn sampler (nutpie) in whitened coordinates: w (draws, P), ln p, facts.
 
