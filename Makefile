@@ -15,8 +15,9 @@ demo: $(STAMP)run                    ## simulate a record of thomas2021 and anal
 test: $(STAMP)dev                    ## all tests, slow ones included (at most 12 minutes on 2 cores)
 	$(BIN)/python -m pytest -n 2
 
-test-long: $(STAMP)dev               ## the property-based tests with 1000 examples each
+test-long: $(STAMP)dev               ## the property-based tests with 1000 examples each, 200 simulated campaigns
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -n 2
+	$(BIN)/backaction sbc thomas2021_three --count 200
 
 lint: $(STAMP)dev                    ## style, docstrings, types, import layers
 	$(BIN)/ruff check .
@@ -30,6 +31,7 @@ docs: $(STAMP)docs                   ## the documentation, into site/
 bench: $(STAMP)dev                   ## benchmarks against named peers
 	$(BIN)/python benchmarks/run.py
 	$(BIN)/python benchmarks/tracking.py
+	$(BIN)/python benchmarks/inference.py
 
 clean:
 	rm -rf $(ENV) demo site report

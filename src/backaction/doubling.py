@@ -151,7 +151,7 @@ def riccati(A, Q, N, R, C, V):
             a[i, j] /= rate
             q[i, j] /= rate * size
             g[i, j] *= size / rate
-    gamma = 1.0  # of the order of the largest rate
+    gamma = 0.5  # of the order of the largest rate
     # the filter equation is that of a control problem with a^T: K = (a^T - gamma)^-1, W = (a - gamma + q K g)^-1
     for i in range(n):
         for j in range(n):
