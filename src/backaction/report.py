@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from backaction import plots
+from backaction import plots, posterior_plots
 from backaction._version import __version__
 from backaction.analysis import Analysis, epr_trajectory, shot_units
 from backaction.errors import InputError
@@ -31,6 +31,7 @@ FILES = (
     "trajectory.png",
     "covariance.png",
     "innovations.png",
+    "posterior.png",
 )
 """What a report folder holds (trajectory and covariance only for calibrated records)."""
 
@@ -86,6 +87,9 @@ def _figures(analysis: Analysis) -> dict[str, Callable[[], Any]]:
         out["trajectory"] = lambda: trajectory_figure(analysis)
         out["covariance"] = lambda: covariance_figure(analysis)
     out["innovations"] = lambda: innovations_figure(analysis)
+    posterior = analysis.posterior
+    if posterior is not None and posterior.derived:
+        out["posterior"] = lambda: posterior_plots.corner(posterior)
     return out
 
 
@@ -216,6 +220,7 @@ def _page(analysis: Analysis, document: dict[str, Any], images: dict[str, str]) 
         "trajectory": "Conditional trajectory with the one-sigma ellipse of the conditional state at its end.",
         "covariance": "Covariance matrices of the reported modes.",
         "innovations": "What the model leaves: 1 everywhere if it is right.",
+        "posterior": "Posterior of the main result and the parameters that it is most correlated with.",
     }
     parts.append("<h2>Figures</h2>")
     for name, data in images.items():
@@ -280,23 +285,31 @@ def _numbers(analysis: Analysis) -> str:
 
 def _parameters(analysis: Analysis) -> str:
     fit = analysis.fit
+    drawn = {} if analysis.posterior is None else analysis.posterior.summary
     rows = []
     for n, v, s in zip(fit.names, fit.values, fit.sd, strict=True):
         prior = fit.priors.get(n)
         if prior is None:
             before = ""
+        elif prior.median is not None:
+            before = f"{prior.median:g} ×/ {prior.factor:g}"
         elif prior.mean is None:
             before = f"{prior.lower:g} … {prior.upper:g}"
         else:
             before = _pm(prior.mean, prior.sd or 0.0)
         pull = f"{fit.pull(n):+.2f}" if prior is not None and prior.sd is not None else "–"
+        after = drawn.get(n)
+        more = "" if after is None else _pm(after["mean"], after["sd"])
         rows.append(f"<tr><td>{_e(n)}</td><td class='n'>{before}</td><td class='n'>{_pm(v, s)}</td>"
-                    f"<td class='n'>{pull}</td></tr>")  # fmt: skip
-    head = "<tr><th>parameter</th><th class='n'>prior</th><th class='n'>fit ± sd</th><th class='n'>pull</th></tr>"
+                    f"<td class='n'>{pull}</td><td class='n'>{more}</td></tr>")  # fmt: skip
+    head = ("<tr><th>parameter</th><th class='n'>prior</th><th class='n'>maximum ± sd</th><th class='n'>pull</th>"
+            "<th class='n'>posterior mean ± sd</th></tr>")  # fmt: skip
     R = fit.correlation - np.eye(len(fit.names))
     pairs = sorted(((abs(R[i, j]), i, j) for i in range(len(R)) for j in range(i)), reverse=True)[:6]
     strong = ", ".join(f"{fit.names[i]} – {fit.names[j]}: {R[i, j]:+.2f}" for size, i, j in pairs if size > 0.3)
     note = f"<p>Strongest correlations: {_e(strong)}.</p>" if strong else ""
+    for text in [] if analysis.posterior is None else analysis.posterior.facts["identifiability"]:
+        note += f"<p>{_e(text[0].upper() + text[1:])}.</p>"
     return f"<h2>Parameters</h2><table>{head}{''.join(rows)}</table>{note}"
 
 
