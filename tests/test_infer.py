@@ -220,13 +220,13 @@ def test_netcdf_reads_back_exactly(thomas, tmp_path):
     assert groups <= set(tree.children)
     for i, n in enumerate(found.target.labels()):
         assert np.array_equal(tree["posterior"][n].values, found.values[..., i])
-    assert np.array_equal(tree["unconstrained"]["u"].values, found.draws.u)
+    assert np.array_equal(tree["unconstrained"]["coordinates"].values, found.draws.u)
     assert np.array_equal(tree["observed_data"]["+0"].values, found.ready.fine.campaign.records[1].density_sn)
     assert json.loads(tree.attrs["document"])["schema"] == "backaction/fit/1"
     assert json.loads(tree.attrs["provenance"])["seed"] == 0
     predicted = tree["posterior_predictive"]["+0"].values
     assert_allclose(np.mean(predicted / tree["observed_data"]["+0"].values), 1.0, atol=0.02)
-    u = tree["unconstrained"]["u"].values.reshape(-1, found.target.size)
+    u = tree["unconstrained"]["coordinates"].values.reshape(-1, found.target.size)
     likelihood = tree["log_likelihood"]["total"].values.ravel()
     assert_allclose(found.target.evaluator().density(u[5]) + 0.5 * u[5] @ u[5], likelihood[5], rtol=1e-9)
     # the same file by the package's own reader

@@ -106,13 +106,15 @@ def next_measurements(found: Posterior, record: str | None = None) -> list[Gain]
     def sigma(information: Array) -> float:
         return float(np.sqrt(g @ np.linalg.solve(information, g)))
 
-    now = sigma(total)
+    now, mix = sigma(total), target.mixing()
     out = []
     for i, p in enumerate(target.parameters):
-        if p.prior.mean is None and p.prior.median is None:
+        if (p.prior.mean is None and p.prior.median is None) or ":" in p.name:
             continue  # no calibration that could be better
-        better = total.copy()
-        better[i, i] += 3.0
+        half = eye.copy()
+        half[i, i] = 2.0  # of the normal scores z = M u, whose prior covariance is M M^T: twice the precision's root
+        mixed = np.linalg.solve(mix, half @ mix)
+        better = total - eye + mixed.T @ mixed
         out.append(Gain(f"half the error of {target.labels()[i]}", "calibration", now, sigma(better)))
     for r, F in zip(target.campaign.records, each, strict=True):
         out.append(Gain(f"twice the averages of {r.name}", "record", now, sigma(total + F)))

@@ -5,7 +5,7 @@ A bin averages the model over its width (Gauss-Legendre points, as many as its n
     S_d(f) = sum_k t(f + k f_s) [S(f + k f_s) - R] + R S_white(f)
 
 with R the white part, t the power response of averaging and front end, S_white theirs to white noise. Aliases of
-k /= 0 are smooth within the band: they are summed at a few Chebyshev nodes (|k| <= 3, or 12 where nothing filters them;
+k /= 0 are smooth within the band: they are summed at a few Chebyshev nodes (|k| <= 3, or 12 where little filters them;
 the rest as 1/f^2) and interpolated. The map does not depend on the model, so that its gradient costs nothing.
 `sampling.discretise` is the exact route.
 """
@@ -83,15 +83,20 @@ def bins(frequency_hz: Array, width_hz: Array | float, digitiser: Digitiser, poi
         node_weights = np.where(np.any(hit, axis=1, keepdims=True), hit, node_weights)
     else:
         nodes, node_weights = f, np.eye(f.size)
-    most = ALIASES if digitiser.sampling == "average" or digitiser.front_end_hz else 4 * ALIASES
+    centre = digitiser.reference_hz or 0.0  # what aliases lie far from: zero, or a demodulated record's reference
+    filtered = digitiser.front_end_hz or (digitiser.sampling == "average" and not centre)
+    most = ALIASES if filtered else 4 * ALIASES
     k = np.concatenate([np.arange(-most, 0), np.arange(1, most + 1)])
     outer = nodes[:, None] + k * fs
     alias_weights = _passed(outer, digitiser)
     for column, sign in ((0, -1.0), (-1, 1.0)):  # what lies beyond, as 1/f^2
         beyond = nodes[:, None] + sign * fs * np.arange(most + 1, 4001)
-        edge = outer[:, column] ** 2
-        alias_weights[:, column] += np.sum(_passed(beyond, digitiser) / beyond**2, axis=1) * edge
-        if digitiser.sampling == "instantaneous" and not digitiser.front_end_hz:
+        edge, far = (outer[:, column] - centre) ** 2, (beyond - centre) ** 2
+        tail = _passed(beyond, digitiser) / far
+        if centre:  # the current's own negative frequencies are not part of this tail
+            tail = np.where(far < (0.9 * centre) ** 2, tail, 0.0)
+        alias_weights[:, column] += np.sum(tail, axis=1) * edge
+        if digitiser.sampling == "instantaneous" and not digitiser.front_end_hz and not centre:
             alias_weights[:, column] += edge / (fs**2 * 4000.5)
     every = np.concatenate([inner.ravel(), outer.ravel()])
     white = front_end_response(digitiser, f) if digitiser.front_end_hz else np.ones(f.shape)

@@ -38,7 +38,7 @@ import numpy as np
 from backaction.binning import Bins, bins
 from backaction.errors import InputError, ModelError, nearest
 from backaction.experiment import Experiment, Prior, read_prior, unit_bounds
-from backaction.expressions import Expression, expression
+from backaction.expressions import Expression, expression, follow
 from backaction.formats import read_record
 from backaction.matrices import Array
 from backaction.records import Digitiser, Record, Spectrum, averaged_spectrum
@@ -170,6 +170,8 @@ class Campaign:
         names = [r.name for r in self.records]
         if len(set(names)) < len(names):
             raise InputError(f"{self.name}: two records have the name '{max(names, key=names.count)}'")
+        if self.likelihood.kind == "thomas2021" and self.likelihood.model_error != 0.0:
+            raise InputError(f"{self.name}: [likelihood] model_error belongs to kind = 'gamma'")
         if self.likelihood.kind not in KINDS:
             raise InputError(
                 f"{self.name}: [likelihood] kind = '{self.likelihood.kind}': must be one of {', '.join(KINDS)}"
@@ -192,7 +194,7 @@ class Campaign:
         for r, m, poles in zip(self.records, models, poles_hz, strict=True):
             s = r.spectrum
             f, width = s.frequency_hz, float(np.min(s.resolution_hz))
-            room = np.min(np.abs(f[:, None] - poles), axis=1) / 6
+            room = np.min(np.abs(f[:, None] - poles), axis=1, initial=np.inf) / 6
             starts, low, high, least = [0], m[0], m[0], room[0]
             gap = np.diff(f) > 1.5 * width
             for i in range(1, m.size):
@@ -243,6 +245,10 @@ def simulated(
     """
     width = resolution_hz or resolution(experiment, duration_s, band_hz)
     count = int((band_hz[1] - band_hz[0]) / width)
+    if not 10 <= count <= 20000:
+        raise InputError(f"{name}: {count} bins of {width:g} Hz in {band_hz[0]:g}..{band_hz[1]:g} Hz: from 10 to 20000")
+    if band_hz[1] > 0.48 * digitiser.sample_rate_hz and digitiser.reference_hz is None:
+        raise InputError(f"{name}: the band ends at {band_hz[1]:g} Hz, sampled at {digitiser.sample_rate_hz:g} Hz")
     f = band_hz[0] + width * (np.arange(count) + 0.5)
     averages = width * duration_s
     blank = Spectrum(f, np.ones(count), averages, width, "SN/Hz")
@@ -299,8 +305,12 @@ def _read(table: Mapping[str, Any], path: Path, say: Say) -> Campaign:
     if not source:
         raise InputError(f"{where}: missing 'experiment': a TOML file beside this one, or a shipped name")
     beside = path.parent / source
-    experiment = Experiment.load(beside if beside.is_file() else source)
-    experiment = experiment.overridden(_table(table, "set", where))
+    try:
+        experiment = Experiment.load(beside if beside.is_file() else source)
+    except InputError as error:
+        near = nearest(source, [p.name for p in path.parent.glob("*.toml")])
+        raise type(error)(f"{where}: experiment: {error}{near if 'no such file' in str(error) else ''}") from None
+    experiment = experiment.overridden(_table(table, "set", where), f"{where}: [set]")
     if "band_hz" in table:
         low, high = _pair(table["band_hz"], f"{where}: band_hz")
         experiment = replace(experiment, band_hz=(low, high))
@@ -310,60 +320,108 @@ def _read(table: Mapping[str, Any], path: Path, say: Say) -> Campaign:
     correlated: list[tuple[tuple[str, ...], Array]] = []
     options = _table(table, "likelihood", where)
     _known(options, ("kind", "model_error", "calibrations"), f"{where}: [likelihood]")
-    for name in options.get("calibrations", []):
+    files = options.get("calibrations", [])
+    if not isinstance(files, list) or not all(isinstance(name, str) for name in files):
+        raise InputError(f"{where}: [likelihood] calibrations = {files!r}: expected a list of file names")
+    for name in files:
         found, block = read_calibration(path.parent / str(name), experiment)
+        for known, _ in correlated:
+            for key in found:
+                if key in known:
+                    raise InputError(f"{where}: [likelihood] calibrations: two files know of '{key}'")
         priors |= found
         correlated.append(block)
     for key, item in _table(table, "prior", where).items():
         if key == MODEL_ERROR:
-            continue
+            raise InputError(f"{where}: [prior] '{key}': write model_error in [likelihood]")
+        if any(key in known for known, _ in correlated):
+            raise InputError(f"{where}: [prior] '{key}' is in a calibration file too: remove one")
         priors[key] = read_prior(experiment, key, item, where)
     vary = {k: _spread(experiment, k, v, where) for k, v in _table(table, "vary", where).items()}
     ties = {}
     for key, text in _table(table, "tie", where).items():
-        experiment.value(key)
-        ties[key] = expression(str(text))
-        for name in ties[key].names:
-            experiment.value(name)
+        here = f"{where}: [tie] '{key}'"
+        try:
+            experiment.value(key)
+            ties[key] = expression(str(text))
+            for name in ties[key].names:
+                experiment.value(name)
+        except InputError as error:
+            raise type(error)(f"{here}: {error}") from None
+        if key in table.get("prior", {}) or any(key in known for known, _ in correlated):
+            raise InputError(f"{here}: is tied and has a prior: remove one")
         priors.pop(key, None)
-    error = options.get("model_error", 0.0)
-    if isinstance(error, Mapping):
-        error = _bare_prior(error, f"{where}: [likelihood] model_error")
-    elif not isinstance(error, (int, float)) or error < 0:
-        raise InputError(f"{where}: [likelihood] model_error = {error!r}: a number >= 0 or a prior")
+    try:
+        follow(ties, experiment.value, {})
+    except InputError as error:
+        raise type(error)(f"{where}: {error}") from None
+    given = options.get("model_error", 0.0)
+    scatter: float | Prior
+    if isinstance(given, Mapping):
+        scatter = _bare_prior(given, f"{where}: [likelihood] model_error")
+    elif isinstance(given, bool) or not isinstance(given, (int, float)) or not 0 <= given < 10:
+        raise InputError(f"{where}: [likelihood] model_error = {given!r}: a number >= 0 or a prior")
+    else:
+        scatter = float(given)
     items = table.get("record", [])
-    if not isinstance(items, list):
-        raise InputError(f"{where}: write [[record]]")
+    if not isinstance(items, list) or not all(isinstance(item, Mapping) for item in items):
+        raise InputError(f"{where}: 'record' must be tables: write [[record]]")
     warnings: list[str] = []
-    records = [_record(item, i, table, experiment, path, say) for i, item in enumerate(items, 1)]
+    records = [_record(item, i, table, experiment, ties, path, say) for i, item in enumerate(items, 1)]
     for record in records:
         warnings += [f"{record.name}: {w}" for w in record.warnings]
     derived = {k: str(v) for k, v in _table(table, "derived", where).items()}
+    for key in derived:
+        if key.split(".")[0] in ("conditional", "unconditional", "retrodicted", "bare") or any(c in key for c in "/[]"):
+            raise InputError(f"{where}: [derived] '{key}': this name is taken or not a name (no / [ ])")
     return Campaign(
         str(table.get("name", path.stem)), tuple(records), priors, vary, ties, derived, tuple(correlated),
-        Likelihood(str(options.get("kind", "gamma")), error), tuple(dict.fromkeys(warnings)),
+        Likelihood(str(options.get("kind", "gamma")), scatter), tuple(dict.fromkeys(warnings)),
     )  # fmt: skip
 
 
 def _record(
-    item: Mapping[str, Any], index: int, table: Mapping[str, Any], experiment: Experiment, path: Path, say: Say
+    item: Mapping[str, Any],
+    index: int,
+    table: Mapping[str, Any],
+    experiment: Experiment,
+    ties: Mapping[str, Expression],
+    path: Path,
+    say: Say,
 ) -> Measured:
     where = f"{path}: [[record]] {index}"
     _known(item, _RECORD_KEYS, where)
+    if not isinstance(item.get("name", ""), str) or any(c in item.get("name", "") for c in "/[]"):
+        raise InputError(f"{where}: name = {item['name']!r}: words without / [ ]")
     own = _table(item, "set", where)
-    chosen = experiment.overridden(own)
+    chosen = experiment.overridden(own, f"{where}: set")
+    if "simulate" in item and "file" in item:
+        raise InputError(f"{where}: give file or simulate, not both")
     priors = {k: read_prior(chosen, k, v, where) for k, v in _table(item, "prior", where).items()}
+    for k in priors:
+        if k in ties:
+            raise InputError(f"{where}: '{k}' is tied and has a prior: remove one")
     band = chosen.band_hz
     assert band is not None
     wanted = table.get("resolution_hz")
     width = None if wanted is None else number(wanted, "Hz", f"{path}: resolution_hz")
+    if width is not None and not 0 < width <= (band[1] - band[0]) / 16:
+        raise InputError(f"{path}: resolution_hz = {width:g} Hz: must be > 0 and at most a sixteenth of the band")
     if "simulate" in item:
         plan = _table(item, "simulate", where)
         _known(plan, ("seed", "duration"), f"{where}: simulate")
         name = str(item.get("name", f"record{index}"))
         length = number(plan.get("duration", 0.2), "s", f"{where}: simulate.duration")
+        seed = plan.get("seed", 0)
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+            raise InputError(f"{where}: simulate.seed = {seed!r}: a whole number >= 0")
+        least = 2 / (width or (band[1] - band[0]) / 16)
+        if not length >= least:
+            raise InputError(f"{where}: simulate.duration = {length:g} s: at least {least:.3g} s, two averages a bin")
         say(f"simulating {name}")
-        made = simulated(name, chosen, band, length, int(plan.get("seed", 0)), width)
+        tied = follow({k: v for k, v in ties.items() if k not in own}, chosen.value, {})
+        chosen = chosen.with_values({k: float(v) for k, v in tied.items()}, where)
+        made = simulated(name, chosen, band, length, seed, width)
         return replace(_masked(made, item, where), fixed=tuple(own), priors=priors, calibrated_by="simulated")
     if "file" not in item:
         raise InputError(f"{where}: missing 'file' (or simulate = {{ seed = ..., duration = ... }})")
@@ -408,11 +466,15 @@ def _record(
 def _masked(record: Measured, item: Mapping[str, Any], where: str) -> Measured:
     f = record.spectrum.frequency_hz
     keep = np.ones(f.size, dtype=bool)
-    for pair in item.get("mask_hz", []):
+    pairs = item.get("mask_hz", [])
+    if not isinstance(pairs, list):
+        raise InputError(f"{where}: mask_hz = {pairs!r}: expected a list of [lowest, highest]")
+    for pair in pairs:
         low, high = _pair(pair, f"{where}: mask_hz")
         keep &= (f < low) | (f > high)
     if np.sum(keep) < 10:
-        raise InputError(f"{where}: mask_hz leaves {np.sum(keep)} of {f.size} bins")
+        what = "mask_hz leaves" if pairs else "resolution and band leave"
+        raise InputError(f"{where}: {what} {np.sum(keep)} of {f.size} bins: at least 10")
     s = record.spectrum
     return replace(record, spectrum=replace(s, frequency_hz=f[keep], density=s.density[keep]))
 
@@ -430,6 +492,8 @@ def read_calibration(path: Path, experiment: Experiment) -> tuple[dict[str, Prio
     """
     try:
         document = json.loads(path.read_text("utf-8"))
+        if document.get("schema") != "backaction/calibration/1":
+            raise InputError(f"{path}: schema = {document.get('schema')!r}: expected 'backaction/calibration/1'")
         items = document["parameters"]
         priors = {k: read_prior(experiment, k, {"mean": v["mean"], "sd": v["sd"]}, str(path)) for k, v in items.items()}
         names = tuple(document.get("covariance", {}).get("names", items))
@@ -440,7 +504,10 @@ def read_calibration(path: Path, experiment: Experiment) -> tuple[dict[str, Prio
         if name not in priors:
             raise InputError(f"{path}: covariance names '{name}', which is no parameter{nearest(name, priors)}")
     sd = np.array([priors[n].sd for n in names], dtype=float)
-    V = np.diag(sd**2) if matrix is None else np.asarray(matrix, dtype=float)
+    try:
+        V = np.diag(sd**2) if matrix is None else np.asarray(matrix, dtype=float)
+    except (ValueError, TypeError):
+        V = np.zeros((0, 0))
     if V.shape != (len(names), len(names)) or not np.allclose(V, V.T) or np.any(np.linalg.eigvalsh(V) <= 0):
         raise InputError(f"{path}: covariance.matrix must be symmetric, positive and {len(names)} x {len(names)}")
     if not np.allclose(np.sqrt(np.diag(V)), sd, rtol=0.02):
@@ -451,7 +518,10 @@ def read_calibration(path: Path, experiment: Experiment) -> tuple[dict[str, Prio
 
 def _spread(experiment: Experiment, path: str, item: Any, where: str) -> float | None:
     here = f"{where}: [vary] '{path}'"
-    experiment.value(path)
+    try:
+        experiment.value(path)
+    except InputError as error:
+        raise type(error)(f"{here}: {error}") from None
     if item == "independent" or item == {}:
         return None
     if not isinstance(item, Mapping) or set(item) != {"spread"}:

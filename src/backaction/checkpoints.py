@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+import zipfile
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import replace
@@ -16,7 +17,7 @@ import numpy as np
 from backaction._version import __version__
 from backaction.files import replacing
 from backaction.posterior import Target
-from backaction.samplers import Draws, Mode, chain, seeds
+from backaction.samplers import TUNE, Draws, Mode, chain, seeds
 
 ACCEPT = (0.8, 0.95)
 """Acceptance that step sizes are tuned to: the second where chains diverged with the first."""
@@ -25,9 +26,10 @@ ACCEPT = (0.8, 0.95)
 def fingerprint(target: Target, mode: Mode, draws: int, seed: int, accept: float) -> str:
     """What a stored chain belongs to: program, data, priors, mode, length, acceptance and seed."""
     digest = hashlib.sha256()
-    for a in (*target.program.arrays, target.program.memory, *target._data, *target._maps, mode.u, mode.root):
+    tables = (*target._data, *target._maps, *target._frequencies, target._layout, target._slot_table)
+    for a in (*target.program.arrays, target.program.memory, *tables, mode.u, mode.root):
         digest.update(np.ascontiguousarray(a).tobytes())
-    digest.update(json.dumps([target.names, draws, seed, accept, __version__]).encode())
+    digest.update(json.dumps([target.names, draws, seed, accept, TUNE, __version__]).encode())
     return digest.hexdigest()[:20]
 
 
@@ -47,7 +49,7 @@ def nuts(
     """
     out = _run(target, mode, draws, chains, seed, cores, say, keep, ACCEPT[0])
     if out.facts["divergences"] > 0:
-        say(f"{out.facts['divergences']:.0f} divergences: sampling again with shorter steps", None)
+        say(f"{out.facts['divergences']:.0f} divergences, sampling again with shorter steps", None)
         first = out.facts
         out = _run(target, mode, draws, chains, seed, cores, say, keep, ACCEPT[1])
         seconds = first["seconds"] + out.facts["seconds"]
@@ -77,7 +79,7 @@ def _run(
                 with np.load(path) as stored:
                     facts = {n: float(stored[n]) for n in ("divergences", "gradients")}
                     found[k] = stored["w"], stored["log_density"], facts
-            except (OSError, ValueError, KeyError):
+            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
                 path.unlink()
     resumed = len(found)
     if resumed:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from backaction.campaign import Measured
+from backaction.campaign import Likelihood, Measured
 from backaction.consistency import Test, residual_lines
 from backaction.derived import Quantity
 from backaction.matrices import Array
@@ -43,7 +43,7 @@ def run(
     fine: Target, target: Target, mode: Mode, draws: Draws, quantities: Mapping[str, Quantity]
 ) -> tuple[list[Test], dict[str, Any], list[str]]:
     """All checks: tests (which must pass), facts for the record, warnings."""
-    tests = [_converged(draws), *_predicted(fine, draws)]
+    tests = [_converged(draws, target.labels()), *_predicted(fine, draws)]
     pulls, overall = conflict(target, mode, draws)
     tests.append(overall)
     facts: dict[str, Any] = {"conflict": pulls}
@@ -54,7 +54,7 @@ def run(
     return tests, facts, warnings
 
 
-def _converged(draws: Draws) -> Test:
+def _converged(draws: Draws, labels: Sequence[str]) -> Test:
     if draws.method in ("importance", "laplace"):
         good = draws.status == "converged"
         k = draws.facts.get("pareto_k", float("nan"))
@@ -71,7 +71,10 @@ def _converged(draws: Draws) -> Test:
         f"{draws.method}: R-hat at most {worst:.4f}, effective draws at least {bulk:.0f} (bulk), {tail:.0f} (tail), "
         f"{diverged:.0f} divergences"
     )
-    return Test("sampler", good, worst, None, words if good else f"{words}: NOT converged")
+    if not good:
+        slow = max(range(len(stats)), key=lambda i: stats[i]["rhat"] if np.isfinite(stats[i]["rhat"]) else np.inf)
+        words += f": NOT converged (worst: {labels[slow]}; more draws or chains)"
+    return Test("sampler", good, worst, None, words)
 
 
 def _predicted(fine: Target, draws: Draws, most: int = 100) -> list[Test]:
@@ -80,13 +83,19 @@ def _predicted(fine: Target, draws: Draws, most: int = 100) -> list[Test]:
     picked = flat[np.linspace(0, len(flat) - 1, min(most, len(flat))).astype(int)]
     models = fine.models(picked)
     out = []
+    error = fine.model_error(picked)
     for record, mu in zip(fine.campaign.records, models, strict=True):
-        N = record.averages
-        values = [gamma_normal_scores(record.density_sn / m, N) for m in mu if np.all(np.isfinite(m))]
+        N, y = record.averages, record.density_sn
+        good_ones = [(m, e) for m, e in zip(mu, error, strict=True) if np.all(np.isfinite(m))]
+        if fine.campaign.likelihood.kind == "thomas2021":
+            values = [(y - m) / (0.08 * y + 0.1) for m, _ in good_ones]
+        else:
+            values = [gamma_normal_scores(y / m, 1 / (1 / N + e**2)) for m, e in good_ones]
         bins = float(np.mean([chi_square_p(z) for z in values]))
         bands = float(np.mean([chi_square_p(banded(z)) for z in values]))
         middle = np.mean(mu[np.all(np.isfinite(mu), axis=-1)], axis=0)
-        lines = residual_lines(_in_sn(record), middle) if np.ndim(record.spectrum.averages) == 0 else []
+        plain = np.ndim(record.spectrum.averages) == 0 and fine.campaign.likelihood == Likelihood()
+        lines = residual_lines(_in_sn(record), middle) if plain else []
         good = min(bins, bands) >= 1e-3 and not lines
         words = "predicts" if good else "does NOT predict"
         extra = "".join(f"; a line is left at {x.frequency_hz / 1e3:.6g} kHz ({x.excess:.3g} x)" for x in lines[:3])
@@ -116,7 +125,8 @@ def conflict(target: Target, mode: Mode, draws: Draws) -> tuple[dict[str, float]
     priors allow: m/sqrt(1 - v) is standard normal. Together: m^T (1 - H^-1)^-1 m over directions that the data determine.
     """
     flat = draws.flat
-    m, v = np.mean(flat, axis=0), np.var(flat, axis=0)
+    z = flat @ target.mixing().T  # normal scores of the parameters themselves, also where calibrations are correlated
+    m, v = np.mean(z, axis=0), np.var(z, axis=0)
     room = np.sqrt(np.maximum(1 - v, 0.0))
     pulls = {
         n: float(x / r) if r > 0.2 else 0.0
@@ -124,13 +134,13 @@ def conflict(target: Target, mode: Mode, draws: Draws) -> tuple[dict[str, float]
     }  # fmt: skip
     w, U = np.linalg.eigh(np.eye(target.size) - np.cov(flat.T).reshape(target.size, target.size))
     kept = w > 0.05
-    z = (U.T @ m)[kept] / np.sqrt(w[kept])
-    p = chi_square_p(z) if z.size else 1.0
+    scores = (U.T @ np.mean(flat, axis=0))[kept] / np.sqrt(w[kept])
+    p = chi_square_p(scores) if scores.size else 1.0
     worst = max(pulls, key=lambda n: abs(pulls[n]))
     good = p >= 1e-3
     words = "compatible" if good else "NOT compatible"
     test = Test(
-        "data against priors", good, float(np.sum(z**2)), p,
+        "data against priors", good, float(np.sum(scores**2)), p,
         f"data and priors are {words} (p = {p:.2g}; largest conflict {pulls[worst]:+.1f} sigma: {worst})",
     )  # fmt: skip
     return pulls, test
@@ -139,11 +149,13 @@ def conflict(target: Target, mode: Mode, draws: Draws) -> tuple[dict[str, float]
 def sensitivity(target: Target, draws: Draws, quantities: Mapping[str, Quantity]) -> dict[str, dict[str, Any]]:
     """How the mean of each derived quantity moves with the priors, from the draws alone.
 
-    `shift`: when a prior's centre moves by one of its own sd, Cov(V, u_i); `scaling`: under a power of a prior,
-    Cov(V, ln p_i)/sd(V), ln p_i = -u_i^2/2 (Kallioinen et al. 2023). The five largest of each.
+    `shift`: when a prior's centre moves by one of its own sd, Cov(V, u_i) (C^-1 z where calibrations are correlated);
+    `scaling`: under a power of a prior, Cov(V, ln p_i)/sd(V), ln p_i = -u_i^2/2 (Kallioinen et al. 2023). The five
+    largest of each.
     """
     u = draws.flat
-    z = u - np.mean(u, axis=0)
+    z = np.linalg.solve(target.mixing().T, u.T).T  # C^-1 z of correlated calibrations; u itself of the others
+    z = z - np.mean(z, axis=0)
     log = -0.5 * u**2
     log = log - np.mean(log, axis=0)
     labels = target.labels()

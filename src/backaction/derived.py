@@ -99,8 +99,23 @@ def _asked(target: Target, k: int, u: Array, text: str) -> Array | None:
     """A result by name, or an expression over fields, of one record at all draws."""
     experiment = target.experiment(k, u)
     if text.split(".")[0] in results.STATES or text.startswith(f"{results.DYNAMICS}."):
+        name, measure = results.parse(text, target.campaign.records[k].experiment)
+        if (
+            measure.of is None
+            and name.state in ("conditional", "unconditional")
+            and "at_conditional" not in name.measure
+        ):
+            systems = target.systems(k)
+            V = systems.conditional(u) if name.state == "conditional" else systems.unconditional(u)
+            good = np.all(np.isfinite(V), axis=(-2, -1))
+            values = measure.value(np.where(good[:, None, None], V, np.eye(V.shape[-1])))
+            return np.where(good, np.asarray(values, dtype=float), np.nan)
         return np.asarray(results.evaluate(text, experiment), dtype=float)
-    rule = expression(text)
-    if not rule.names:
-        raise InputError(f"[derived] '{text}': names no field")
-    return np.asarray(rule(lambda name: np.asarray(experiment.value(name), dtype=float)), dtype=float)
+    try:
+        rule = expression(text)
+        if not rule.names:
+            raise InputError("names no field")
+        with np.errstate(all="ignore"):
+            return np.asarray(rule(lambda name: np.asarray(experiment.value(name), dtype=float)), dtype=float)
+    except InputError as error:
+        raise type(error)(f"[derived] '{text}': {error}") from None

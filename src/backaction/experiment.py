@@ -194,9 +194,9 @@ class Experiment:
             out[head] = out[head].with_value(tail, value, where)
         return self._with_elements(tuple(out[e.name] for e in self.elements))
 
-    def overridden(self, values: Mapping[str, Any]) -> Experiment:
+    def overridden(self, values: Mapping[str, Any], where: str = "--set") -> Experiment:
         """`with_values` for a user's overrides: a normal prior of an overridden field moves its mean to the new value."""
-        new = self.with_values(values)
+        new = self.with_values(values, where)
         moved = {k: p.moved(float(new.value(k))) if k in values else p for k, p in new.priors.items()}
         return replace(new, priors=moved)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,6 +67,34 @@ def expression(text: str) -> Expression:
     with np.errstate(all="ignore"), contextlib.suppress(ArithmeticError):
         _evaluate(_parse(text).body, text, collect)
     return Expression(text, tuple(dict.fromkeys(names)))
+
+
+def follow(ties: Mapping[str, Expression], of: Callable[[str], Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of tied fields, in the order in which they depend on one another; `of` gives what is not `known`.
+
+    Raises
+    ------
+    InputError
+        If ties go in a circle.
+    """
+    made: dict[str, Any] = {}
+    waiting: list[str] = []
+
+    def value(name: str) -> Any:
+        if name in made:
+            return made[name]
+        if name in ties:
+            if name in waiting:
+                raise InputError(f"[tie] {' -> '.join([*waiting, name])}: ties go in a circle")
+            waiting.append(name)
+            made[name] = ties[name](value)
+            waiting.pop()
+            return made[name]
+        return known[name] if name in known else of(name)
+
+    for name in ties:
+        value(name)
+    return made
 
 
 def _parse(text: str) -> ast.Expression:

@@ -35,6 +35,8 @@ def reduce(A, C, H, U):
         for j in range(n):
             size = max(size, abs(H[i, j]))
     beta = 0.0
+    if n == 0:
+        return 0.0, 0
     for k in range(-1, n - 2 if n > 1 else 0):
         # a reflection of rows k+1.. that leaves one entry of the column (of C^T at first)
         first = k + 1

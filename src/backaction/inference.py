@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from backaction import checkpoints, checks, derived, samplers
-from backaction.campaign import Campaign
+from backaction.campaign import Campaign, Likelihood
 from backaction.consistency import Test
 from backaction.derived import Quantity
 from backaction.errors import ModelError
@@ -55,7 +55,9 @@ def prepare(campaign: Campaign, progress: Progress | None = None, starts: int = 
     mode = find_mode(rough, starts, progress=progress)
     say("merging bins", None)
     target = fine
-    if max(b.white.size for b in fine.bins) > 200:
+    # scatter that does not shrink with the width of a bin has none to merge
+    plain = campaign.likelihood == Likelihood()
+    if plain and max(b.white.size for b in fine.bins) > 200:
         models, poles = fine.models(mode.u), [fine.poles(k, mode.u) for k in range(len(campaign.records))]
         target = Target(campaign.merged(models, poles))
     mode = samplers.improved(target, mode)
@@ -251,6 +253,7 @@ def infer(
     say = progress or (lambda text, part: None)
     ready = ready or prepare(campaign, progress)
     target, mode = ready.target, ready.mode
+    derived.quantities(target, mode.u[None, None], campaign.derived)  # what cannot be derived is said before the work
     if method == "nuts":
         found = checkpoints.nuts(target, mode, draws, chains, seed, cores, say, keep)
     else:

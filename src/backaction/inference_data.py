@@ -2,7 +2,7 @@
 
 Groups: `posterior` (parameters), `derived`, `sample_stats`, `log_likelihood` (per record), `posterior_predictive` and
 `observed_data` (bins in shot-noise units, one variable per record), `constant_data` (frequencies, averages), `prior`,
-`unconstrained` (the sampler's coordinates u). Opens with `arviz` or `xarray.open_datatree`.
+`unconstrained` (`coordinates`: the sampler's u). Opens with `arviz` or `xarray.open_datatree`.
 """
 
 from __future__ import annotations
@@ -30,9 +30,13 @@ def data_tree(found: Posterior) -> Any:
     models, chosen = _picked(found)
     rng = np.random.default_rng(found.draws.seed)
     fine = found.ready.fine.campaign.records
+    error = found.ready.fine.model_error(found.draws.flat[chosen])[:, None]
     replicas = {}
     for r, mu in zip(fine, models, strict=True):
-        N = r.averages
+        if found.campaign.likelihood.kind == "thomas2021":
+            replicas[r.name] = (mu + (0.08 * r.density_sn + 0.1) * rng.standard_normal(mu.shape))[None]
+            continue
+        N = 1 / (1 / r.averages + error**2)
         replicas[r.name] = (mu * rng.gamma(N, 1 / N, mu.shape))[None]
     prior = target.values(rng.standard_normal((1, 1000, target.size)))
     groups = {
@@ -45,11 +49,13 @@ def data_tree(found: Posterior) -> Any:
         "observed_data": {r.name: r.density_sn for r in fine},
         "constant_data": {f"{r.name}: {k}": v for r in fine for k, v in (
             ("frequency_hz", r.spectrum.frequency_hz), ("averages", r.averages))},
-        "unconstrained": {"u": found.draws.u},
+        "unconstrained": {"coordinates": found.draws.u},
     }  # fmt: skip
     bins = {n: [f"bin of {n}"] for n in names}
     dims = bins | {f"{n}: {k}": [f"bin of {n}"] for n in names for k in ("frequency_hz", "averages")}
-    tree = arviz_base.from_dict(groups, dims=dims | {"u": ["coordinate"]}, coords={"coordinate": list(target.names)})
+    tree = arviz_base.from_dict(
+        groups, dims=dims | {"coordinates": ["coordinate"]}, coords={"coordinate": list(target.names)}
+    )
     tree.attrs = {
         "schema": "backaction/posterior/1",
         "provenance": to_json(provenance(seed=found.draws.seed, method=found.draws.method), None),

@@ -19,9 +19,10 @@ from backaction.campaign import MODEL_ERROR, Campaign, Measured
 from backaction.constants import TWO_PI
 from backaction.errors import InputError, ModelError
 from backaction.experiment import Experiment, Prior, unit_bounds
+from backaction.expressions import follow
 from backaction.kernels import library
 from backaction.matrices import Array
-from backaction.priors import Parameter
+from backaction.priors import REACH, Parameter
 from backaction.system import LinearSystem
 from backaction.tracing import Program, Trace, Var, traced
 
@@ -90,7 +91,9 @@ class Target:
             if experiment is not None:
                 unit, low, high = unit_bounds(experiment, field)
             self._at[name] = len(self.parameters)
-            self.parameters.append(Parameter(name, prior, unit, low, high))
+            made = Parameter(name, prior, unit, low, high)
+            _possible(made)
+            self.parameters.append(made)
         return self._at[name]
 
     def _plan(self, record: Measured) -> _Plan:
@@ -98,7 +101,7 @@ class Target:
         single = len(c.records) == 1
         own: dict[str, int] = {}
         spread: dict[str, tuple[int, int, int]] = {}
-        for field, prior in c.priors.items():
+        for field, prior in {**record.priors, **c.priors}.items():
             if e.value(field) is None or (field in record.fixed and field not in c.vary and field not in record.priors):
                 continue
             mine = record.priors.get(field)
@@ -134,6 +137,15 @@ class Target:
         """Rows of the Cholesky factor that correlate normal scores: {index: (indices, weights)}."""
         out: dict[int, tuple[list[int], Array]] = {}
         for names, matrix in self.campaign.correlated:
+            for n in names:
+                if np.any(np.abs(matrix[names.index(n)]) > 0) and (n in self.campaign.vary or any(
+                        n in r.priors for r in self.campaign.records)) and len(self.campaign.records) > 1:  # fmt: skip
+                    raise InputError(
+                        f"{self.campaign.name}: '{n}' comes from a calibration with correlations and cannot vary between "
+                        "records or have a record's own prior"
+                    )
+                if n in self._at and self._at[n] in out:
+                    raise InputError(f"{self.campaign.name}: two calibrations know of '{n}': give one of them")
             here = [n for n in names if n in self._at]
             if len(here) < 2:
                 continue
@@ -181,15 +193,22 @@ class Target:
         z = np.zeros(self.size)
         for name, value in theta.items():
             z[self._at[name]] = float(self.parameters[self._at[name]].score(value))
-        for indices in {tuple(i) for i, _ in self._mix.values()}:
-            full = max((i for i, _ in self._mix.values() if i[0] == indices[0]), key=len)
-            L = np.zeros((len(full), len(full)))
-            for row, i in enumerate(full):
-                w = self._mix[i][1]
-                L[row, : len(w)] = w
-            z[full] = np.linalg.solve(L, z[full])
-            break
-        return z
+        return np.asarray(np.linalg.solve(self.mixing(), z))
+
+    def mixing(self) -> Array:
+        """M (P, P) with z = M u the normal scores of the parameters: the identity but for correlated calibrations."""
+        M = np.eye(self.size)
+        for i, (indices, weights) in self._mix.items():
+            M[i] = 0.0
+            M[i, indices] = weights
+        return M
+
+    def model_error(self, u: Any) -> Array:
+        """The relative model error at u (draws, P)."""
+        u = np.atleast_2d(u)
+        if isinstance(self._error, float):
+            return np.full(len(u), self._error)
+        return np.asarray(self.values(u)[:, self._error])
 
     def labels(self) -> list[str]:
         """The names as shown: an offset is the field's value in its record."""
@@ -212,10 +231,8 @@ class Target:
         out = {f: theta(i) for f, i in plan.own.items()}
         for f, (centre, size, offset) in plan.spread.items():
             out[f] = theta(centre) + theta(size) * theta(offset)
-        for f, rule in self.campaign.ties.items():
-            if f not in plan.record.fixed:
-                out[f] = rule(lambda name: out[name] if name in out else plan.record.experiment.value(name))
-        return out
+        tied = {f: rule for f, rule in self.campaign.ties.items() if f not in plan.record.fixed}
+        return out | follow(tied, plan.record.experiment.value, out)
 
     def experiment(self, plan: int, u: Any) -> Experiment:
         """One record's experiment at u: a single point, or a batch for u (draws, P)."""
@@ -233,6 +250,16 @@ class Target:
                 entries = _entries(plan.record.experiment.with_values(values, "trace").build())
                 sizes.append(len(entries))
                 outputs += entries
+            guards: list[tuple[Any, float, float]] = []
+            for plan in self._plans:
+                values = self._fields(plan, trace.inputs)
+                loose = {*plan.spread, *(f for f in self.campaign.ties if f in values)}
+                for f in loose:
+                    _, low, high = unit_bounds(plan.record.experiment, f)
+                    if isinstance(values[f], Var):
+                        guards.append((values[f], low, high))
+            self._guards = np.array([[low, high] for _, low, high in guards]).reshape(-1, 2)
+            outputs += [value for value, _, _ in guards]
             z = self._scores(trace.inputs)
             outputs += [self.parameters[p.scale].value(z[p.scale]) for p in self._plans]
             outputs.append(self._error if isinstance(self._error, float) else self.parameters[self._error].value(
@@ -256,7 +283,11 @@ class Target:
                     start += size
                     continue
                 part = got[start : start + size]
-                if np.max(np.abs(part - want)) > 1e-9 * np.max(np.abs(want)):
+                n = round((np.sqrt(8 * (size - 1) + 4) - 2) / 4)
+                blocks = np.split(np.arange(size), np.cumsum([n * n, n * n, n, 1]))
+                error = [np.max(np.abs(part[b] - want[b]), initial=0.0) for b in blocks]
+                scale = [np.max(np.abs(want[b]), initial=0.0) for b in blocks]
+                if not all(e <= 1e-9 * x + 1e-12 * scale[0] ** 0.5 for e, x in zip(error, scale, strict=True)):
                     raise ModelError(
                         f"{self.campaign.name}: the model takes another form within its priors than at their centre"
                     )
@@ -299,6 +330,8 @@ class Target:
         turn = np.concatenate(phase)
         w = TWO_PI * np.concatenate(f)
         self._layout = np.array(rows, dtype=np.int64)
+        first = sum(s.size for s in self._slots)
+        self._guard_slots = self.program.outputs[first : first + len(self._guards)]
         self._slot_table = np.concatenate(slots)
         self._frequencies = (w, np.ascontiguousarray(turn.real), np.ascontiguousarray(turn.imag))
         self._maps, self._data = tuple(join[:4]), list(join[4:])
@@ -358,6 +391,15 @@ class Target:
             raise ModelError(f"{self.campaign.name}: the model has no spectrum at this point")
         at = -np.asarray(u) if rough and not self.campaign.likelihood.model_error else None
         H = self.with_data(models).evaluator().hessian(u, at)
+        if not isinstance(self._error, float):
+            # of the scatter: sum [trigamma(N_e) - 1/N_e] (dN_e/du)^2, N_e = 1/(1/N + e^2); none shared with the means
+            from scipy import special
+
+            i, e = self._error, float(self.model_error(u)[0])
+            N = 1 / (1 / np.concatenate([r.averages for r in self.campaign.records]) + e * e)
+            by_u = -2 * e * N**2 * float(self.slopes(u)[i, i])
+            H[i, :], H[:, i] = 0.0, 0.0
+            H[i, i] = 1.0 + float(np.sum((special.polygamma(1, N) - 1 / N) * by_u**2))
         return H if prior else H - np.eye(self.size)
 
     def systems(self, plan: int, bare: bool = False) -> Systems:
@@ -374,7 +416,8 @@ class Evaluator:
         self._front = (*target.program.arrays, memory.copy(), np.zeros(len(memory)))
         points, bins = target._frequencies[0].size, target._data[0].size
         self._back = (
-            target._layout, target._slot_table, *target._frequencies, *target._maps, *target._data,
+            target._layout, target._slot_table, target._guard_slots, target._guards, *target._frequencies, *target._maps,
+            *target._data,
             np.empty(points), np.empty(points),
         )  # fmt: skip
         self._mu, self._none, self.size = np.empty(bins), np.empty(0), size
@@ -458,6 +501,19 @@ class Systems:
             A, Q = x[: n * n].reshape(n, n), x[n * n : 2 * n * n].reshape(n, n)
             good[k] = library("doubling", n=n).lyapunov(A, Q, V[k])
         return np.where(good[:, None, None], V[:, self._index][:, :, self._index], np.nan)
+
+
+def _possible(p: Parameter) -> None:
+    """Refuse priors that lie outside the bounds of their field."""
+    low, high = p.bounds
+    if not low < high:
+        raise InputError(f"prior of '{p.name}': {p.described()} leaves nothing of the allowed {p.lower:g}..{p.upper:g}")
+    if p.prior.mean is not None and p.prior.sd is not None:
+        a, b = (low - p.prior.mean) / p.prior.sd, (high - p.prior.mean) / p.prior.sd
+        if a > REACH or b < -REACH:
+            raise InputError(f"prior of '{p.name}': {p.described()} lies outside the allowed {low:g}..{high:g}")
+    if p.prior.median is not None and not low <= p.prior.median <= high:
+        raise InputError(f"prior of '{p.name}': median {p.prior.median:g} is outside the allowed {low:g}..{high:g}")
 
 
 def _entries(system: LinearSystem, keep: Array | None = None) -> list[Any]:

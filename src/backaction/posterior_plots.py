@@ -67,7 +67,7 @@ def spectra(found: Posterior) -> Any:
     fig, axes = canvas(2.9 * columns + 0.4, 3.0 * rows + 0.3, 2 * rows, columns, squeeze=False,
                        height_ratios=[3, 1] * rows)  # fmt: skip
     top_sn = 1.3 * max(float(np.max(r.density_sn)) for r in records)
-    low_sn = 0.7 * min(float(np.quantile(r.density_sn, 0.01)) for r in records)
+    low_sn = 0.8 * min(float(np.quantile(r.density_sn, 0.01)) for r in records)
     for k in range(rows * columns):
         top, low = axes[2 * (k // columns), k % columns], axes[2 * (k // columns) + 1, k % columns]
         if k >= len(records):
@@ -80,12 +80,15 @@ def spectra(found: Posterior) -> Any:
         y = records[k].density_sn[:cut].reshape(-1, size)
         mu = np.nanmean(models[k], axis=0)[:cut].reshape(-1, size)
         x = f[:cut].reshape(-1, size).mean(axis=1)
-        band = np.nanquantile(models[k], [0.05, 0.95], axis=0)
+        ends = np.array([m[:cut].reshape(-1, size).mean(axis=1) for m in models[k]])
+        band = np.nanquantile(ends, [0.05, 0.95], axis=0)
         top.semilogy(x, y.mean(axis=1), ".", ms=2, color="#777777", label="measured")
-        top.fill_between(f, *band, color=COLOURS[1], alpha=0.8, lw=0.8, label="model, 90 %")
+        top.fill_between(x, *band, color=COLOURS[1], alpha=0.8, lw=0.8, label="model, 90 %")
+        top.axhline(1.0, color="#555555", lw=0.6, ls=":")
         low.plot(x, y.mean(axis=1) / mu.mean(axis=1), ".", ms=2, color="#777777")
         low.axhline(1.0, color=COLOURS[1], lw=0.8)
-        low.set_ylim(0.6, 1.4)
+        spread = float(np.nanmax(np.abs(y.mean(axis=1) / mu.mean(axis=1) - 1)))
+        low.set_ylim(1 - 1.1 * spread, 1 + 1.1 * spread)
         top.set_title(records[k].name, fontsize=8)
         top.set_ylim(low_sn, top_sn)
         top.tick_params(labelsize=6, labelbottom=False)

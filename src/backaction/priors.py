@@ -92,6 +92,10 @@ class Parameter:
     def described(self) -> str:
         """The prior in words."""
         p = self.prior
+        if ":offset[" in self.name:
+            return "centre +- spread"
+        if self.name.endswith(":spread"):
+            return f"half-normal, {p.sd:.4g}"
         if p.median is not None:
             return f"{p.median:.6g} */ {p.factor:.4g}"
         if p.mean is not None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from backaction import derived, samplers
 from backaction.campaign import Campaign
-from backaction.errors import InputError
+from backaction.errors import InputError, ModelError
 from backaction.files import provenance
 from backaction.matrices import Array
 from backaction.posterior import Target
@@ -122,8 +122,11 @@ def calibrate(
         N = [r.averages for r in campaign.records]
         data = [m * rng.gamma(n, 1 / n) for m, n in zip(mu, N, strict=True)]
         here = target.with_data(data)
-        mode = samplers.find_mode(here, starts=2, seed=own[k])
-        draws = _draw(here, mode, method, own[k])
+        try:
+            mode = samplers.find_mode(here, starts=2, seed=own[k])
+            draws = _draw(here, mode, method, own[k])
+        except ModelError as error:
+            return {}, str(error)
         flat = draws.flat[np.linspace(0, len(draws.flat) - 1, RANKS).astype(int)]
         at = {n: (source.names.index(n), target.names.index(n)) for n in shared}
         ranks = {n: float(np.sum(flat[:, j] < truth[i])) for n, (i, j) in at.items()}
@@ -134,11 +137,13 @@ def calibrate(
     failures: list[str] = []
     with ThreadPoolExecutor(cores) as pool:
         for done, (ranks, problem) in enumerate(pool.map(one, range(count)), 1):
-            results.append(ranks)
+            results += [ranks] if ranks else []
             failures += [f"{done}: {problem}"] if problem else []
             if progress:
                 progress(done)
-    names = tuple(results[0])
+    if len(results) < 20:
+        raise ModelError(f"{campaign.name}: {len(failures)} of {count} simulated campaigns failed: {failures[0]}")
+    names = tuple(n for n in results[0] if all(n in r for r in results))
     return Calibrated(
         campaign.name, names, np.array([[r[n] for n in names] for r in results]), method, seed, tuple(failures)
     )

@@ -82,6 +82,7 @@ def find_mode(target: Target, starts: int = 3, seed: int = 0, progress: Progress
     run, rng = target.evaluator(), np.random.default_rng(seed)
     count = 0
     found: list[tuple[Array, float]] = []
+    failure: ModelError | None = None
     for k in range(starts):
         u = np.zeros(target.size) if k == 0 else rng.standard_normal(target.size)
         if progress:
@@ -90,11 +91,17 @@ def find_mode(target: Target, starts: int = 3, seed: int = 0, progress: Progress
         count += n
         if not np.isfinite(run.density(u)):
             continue
-        u, value, n = _climbed(target, run, u)
+        try:
+            u, value, n = _climbed(target, run, u)
+        except ModelError as error:
+            failure = error
+            continue
         count += n
         found.append((u, value))
         if k == 1 and starts <= 3 and len(found) == 2 and np.max(np.abs(found[0][0] - u)) < 0.05:
             break  # the first start was not chance
+    if not found and failure is not None:
+        raise failure
     if not found:
         raise ModelError(f"{target.campaign.name}: no point of the prior has a spectrum: nothing can be fitted")
     found.sort(key=lambda x: -x[1])
@@ -145,8 +152,10 @@ def improved(target: Target, mode: Mode) -> Mode:
 def _whitening(target: Target, run: Evaluator, u: Array) -> tuple[Array, Array]:
     """The Hessian at the maximum (the expected information where it is not positive) and the root of its inverse."""
     H = run.hessian(u)
-    if np.linalg.eigvalsh(H)[0] <= 0:
+    if not np.linalg.eigvalsh(H)[0] > 0:
         H = target.fisher(u)
+    if not np.linalg.eigvalsh(H)[0] > 0:
+        raise ModelError(f"{target.campaign.name}: the posterior is not determined at its maximum: give more priors")
     return H, np.linalg.inv(np.linalg.cholesky(H)).T
 
 
@@ -250,8 +259,7 @@ def laplace(target: Target, mode: Mode, draws: int, seed: int) -> Draws:
     """The Gaussian at the mode, unchecked."""
     w = np.random.default_rng(seed).standard_normal((draws, target.size))
     u = mode.place(w)
-    log = mode.log_density - 0.5 * np.sum(w * w, axis=-1)
-    return Draws(u[None], log[None], "laplace", seed, {}, "not checked: a Gaussian at the mode")
+    return Draws(u[None], densities(target, u)[None], "laplace", seed, {}, "not checked: a Gaussian at the mode")
 
 
 def importance(target: Target, mode: Mode, draws: int, seed: int, most: int | None = None) -> Draws:
@@ -390,8 +398,11 @@ def ensemble(
     return Draws(u, log, "ensemble", seed, facts, status)
 
 
-def log_evidence(target: Target, draws: Draws, seed: int = 0) -> tuple[float, float]:
+def log_evidence(target: Target, draws: Draws, seed: int = 0, fine: Target | None = None) -> tuple[float, float]:
     """Ln of the evidence p(data) and its standard error, by bridge sampling against a Gaussian (Meng, Wong 1996).
+
+    Where `target` looks at merged bins, which depend on the model, `fine` is the one of all bins: the evidence of the data
+    is then Z_fine = Z <L_fine/L> over the draws, so that models may be compared.
 
     The prior is normalised in u, so that the posterior density's own constant is the evidence; differences between
     campaigns of the same data are log Bayes factors. Half of the draws fit the Gaussian, the other half is used.
@@ -400,7 +411,7 @@ def log_evidence(target: Target, draws: Draws, seed: int = 0) -> tuple[float, fl
     half = len(flat) // 2
     rng = np.random.default_rng(seed)
     flat = flat[rng.permutation(len(flat))]
-    centre, root = np.mean(flat[:half], axis=0), np.linalg.cholesky(np.cov(flat[:half].T))
+    centre, root = np.mean(flat[:half], axis=0), np.linalg.cholesky(np.atleast_2d(np.cov(flat[:half].T)))
     z = rng.standard_normal((half, target.size))
     constant = -0.5 * target.size * np.log(2 * np.pi)
     sizes = np.log(np.diag(root)).sum()
@@ -424,7 +435,15 @@ def log_evidence(target: Target, draws: Draws, seed: int = 0) -> tuple[float, fl
             break
     f, g = b / (b + value), value / (a + value)
     spread = np.var(f) / np.mean(f) ** 2 / len(f) + np.var(g) / np.mean(g) ** 2 / _effective(draws)
-    return float(np.log(value) + shift), float(np.sqrt(spread))
+    more = 0.0
+    if fine is not None and fine is not target:
+        some = flat[half : half + 500]
+        ratio = densities(fine, some) - densities(target, some)
+        top = float(np.max(ratio))
+        weight = np.exp(ratio - top)
+        more = top + float(np.log(np.mean(weight)))
+        spread += np.var(weight) / np.mean(weight) ** 2 / len(weight)
+    return float(np.log(value) + shift + more), float(np.sqrt(spread))
 
 
 def _effective(draws: Draws) -> float:

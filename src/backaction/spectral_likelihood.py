@@ -60,15 +60,41 @@ def expected(S, W, B, T, rest, R, first, size, q, nodes, aliases, mu):
 
 
 def density(
-    codes, left, right, memory, bar, u, layout, slots, w, cr, ci, W, B, T, rest, y, averages, constant, S, g, mu, grad
+    codes,
+    left,
+    right,
+    memory,
+    bar,
+    u,
+    layout,
+    slots,
+    guarded,
+    bounds,
+    w,
+    cr,
+    ci,
+    W,
+    B,
+    T,
+    rest,
+    y,
+    averages,
+    constant,
+    S,
+    g,
+    mu,
+    grad,
 ):
     """Log-posterior at u (mu filled with the expected bins in SN, scale included); `grad` filled where it is not empty.
 
-    -inf where a system is unstable or an expected bin is not positive.
+    -inf where a system is unstable, an expected bin is not positive, or a `guarded` field is outside its bounds.
     """
     for i in range(len(u)):
         memory[i] = u[i]
     forward(codes, left, right, memory)
+    for i in range(len(guarded)):
+        if not (memory[guarded[i]] >= bounds[i, 0] and memory[guarded[i]] <= bounds[i, 1]):
+            return -np.inf
     slopes = len(grad) > 0
     if slopes:
         bar[:] = 0.0

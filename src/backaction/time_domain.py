@@ -61,15 +61,15 @@ def reweighted(
     target, flat = found.target, found.draws.flat
     u = flat[np.linspace(0, len(flat) - 1, min(draws, len(flat))).astype(int)]
     run, names = target.evaluator(), list(target.names)
-    ratio = np.empty(len(u))
+    ratio, spectral = np.empty(len(u)), np.empty(len(u))
     for i, x in enumerate(u):
-        spectral = run.density(x) + 0.5 * float(x @ x)
+        spectral[i] = run.density(x)
         values = target.values(x)
         exact = 0.0
         for k, (record, own) in enumerate(zip(records, found.campaign.records, strict=True)):
             name = SCALE if SCALE in names else f"{SCALE}[{own.calibrated_by or own.name}]"
             exact += log_likelihood(target.experiment(k, x), record, own.calibration, float(values[names.index(name)]))
-        ratio[i] = exact - spectral
+        ratio[i] = exact - (spectral[i] + 0.5 * float(x @ x))
         if progress:
             progress((i + 1) / len(u))
     weight, k_hat = smoothed(ratio)
@@ -79,4 +79,4 @@ def reweighted(
     good = k_hat <= K_LIMIT and effective >= 20
     status = "converged" if good else f"not usable: Pareto k = {k_hat:.2f}, {effective:.0f} effective draws"
     facts = {"pareto_k": k_hat, "effective_draws": effective}
-    return Draws(u[pick][None], (ratio + 0.0)[pick][None], "time domain", seed, facts, status)
+    return Draws(u[pick][None], (ratio + spectral)[pick][None], "time domain", seed, facts, status)

@@ -27,7 +27,9 @@ def fit(
     campaign: CampaignName,
     output: Annotated[Path | None, typer.Option("-o", "--output", metavar="F.nc", help="ArviZ data (NetCDF).")] = None,
     figures: Annotated[Path | None, typer.Option("--figures", metavar="FOLDER", help="Figures as PNG.")] = None,
-    sampler: Annotated[str, typer.Option("--sampler", help="nuts, importance (quick), laplace, ensemble.")] = "nuts",
+    sampler: Annotated[
+        str, typer.Option("--sampler", help="nuts, importance (quick), ensemble, laplace (unchecked).")
+    ] = "nuts",
     draws: Annotated[int, typer.Option("--draws", min=50, help="Draws of each chain.")] = 1000,
     chains: Annotated[int, typer.Option("--chains", min=1, help="Chains.")] = 4,
     cores: Annotated[int, typer.Option("--cores", min=1, help="Chains at a time.")] = 2,
@@ -51,9 +53,18 @@ def fit(
         raise InputError(f"-o {output}: posteriors are written as NetCDF; name it *.nc")
     limits = None if worst is None else _limits(worst)
     distinct([output], [campaign])
+    if output is not None and (output.is_dir() or not output.parent.is_dir()):
+        raise InputError(f"-o {output}: {'is a folder' if output.is_dir() else 'its folder does not exist'}")
+    if figures is not None and figures.exists() and not figures.is_dir():
+        raise InputError(f"--figures {figures}: is a file; name a folder")
+    if figures is not None:
+        figures.mkdir(parents=True, exist_ok=True)
     keep = None if output is None else output.with_name(f".{output.name}.chains")
     with Progress("fit") as progress:
         chosen = Campaign.load(campaign, lambda text: progress(text))
+        pairs = [r for r in chosen.records if len(r.experiment.reported_modes()) == 2]
+        if (next_ or limits is not None) and not pairs:
+            raise InputError(f"{campaign}: --next and --worst need an EPR variance, of two modes: no record has one")
         found = inference.infer(chosen, sampler, draws, chains, seed, cores, progress, keep)
         more = _more(found, next_, limits, evidence, progress)
         if output is not None:
@@ -90,6 +101,8 @@ def sbc(
     from backaction.campaign import Campaign
     from backaction.files import replacing, to_json
 
+    if figure is not None and (figure.suffix not in (".png", ".pdf", ".svg") or not figure.parent.is_dir()):
+        raise InputError(f"--figure {figure}: name a *.png, *.pdf or *.svg in a folder that exists")
     if sampler not in ("nuts", "importance"):
         raise InputError(f"--sampler {sampler}: must be nuts or importance")
     with Progress("sbc") as progress:
@@ -139,8 +152,10 @@ def _more(
         progress("worst case")
         case = advice.worst_case(found, None, *limits)
         out["worst"] = asdict(case) | {"sentence": str(case)}
-    if evidence:
-        value, error = samplers.log_evidence(found.target, found.draws)
+    if evidence and not found.tests[0].passed:
+        out["log_evidence"] = {"value": None, "error": None}
+    elif evidence:
+        value, error = samplers.log_evidence(found.target, found.draws, fine=found.ready.fine)
         out["log_evidence"] = {"value": value, "error": error}
     return out
 
@@ -150,7 +165,9 @@ def _draw(found: Posterior, folder: Path, progress: Progress) -> None:
     from backaction.files import replacing
 
     folder.mkdir(parents=True, exist_ok=True)
-    made = {"corner": plots.corner, "traces": plots.traces, "spectra": plots.spectra}
+    made = {"corner": plots.corner, "spectra": plots.spectra}
+    if found.draws.method in ("nuts", "ensemble"):
+        made["traces"] = plots.traces
     for name, make in made.items():
         progress(f"drawing {name}")
         with replacing(folder / f"{name}.png") as path:
@@ -162,6 +179,8 @@ def _draw(found: Posterior, folder: Path, progress: Progress) -> None:
 
 
 def _print(found: Posterior, document: dict[str, Any]) -> None:
+    import numpy as np
+
     for t in found.tests:
         put(f"{'passed' if t.passed else 'FAILED'}  {t.sentence}")
     put("")
@@ -171,15 +190,39 @@ def _print(found: Posterior, document: dict[str, Any]) -> None:
         pull = document["checks"]["conflict"][name]
         put(f"{name:46s} {prior:>24s}   {s['mean']:>12.6g} +- {s['sd']:<8.3g}   {pull:+5.1f}")
     put("")
+    words = {
+        "weight": "a =",
+        "angle_deg": "angle =",
+        "probability_below_1": "P(< 1) =",
+        "probability_below_half": "P(< 1/2) =",
+    }
+    width = max((len(n) for n in document["derived"]), default=0)
+    put(f"{'derived':{width}s}   {'mean':>10s} +- {'sd':<10s} 5 .. 95 %")
     for name, s in document["derived"].items():
-        extra = "".join(f"  {k.replace('probability_', 'P ').replace('_', ' ')} {v:.4g}" for k, v in s.items()
-                        if k in ("weight", "angle_deg", "probability_below_1", "probability_below_half"))  # fmt: skip
-        put(f"{name:46s} {s['mean']:.4f} +- {s['sd']:.4f}  [{s['q05']:.4f}, {s['q95']:.4f}]{extra}")
+        extra = "".join(f"  {words[k]} {v:.4g}" for k, v in s.items() if k in words)
+        digits = max(0, min(6, 1 - int(np.floor(np.log10(s["sd"]))))) if s["sd"] > 0 else 4
+        low, high = (f"{s[k]:.{digits}f}" for k in ("q05", "q95"))
+        put(f"{name:{width}s}   {s['mean']:>10.{digits}f} +- {s['sd']:<10.{digits}f} {low} .. {high}{extra}")
+    put(
+        "fixed: at the one (a, angle) of the mean covariance; variance: each draw at its best; EPR below 1 is entangled, as is"
+    )
+    put(
+        "ppt_min below 1/2; log_negativity in ebit; bare: without technical noise, electronics and further modes; conflict of"
+    )
+    put("data and prior in standard deviations.")
+    apart = [r.name for r in found.campaign.records if len(r.experiment.reported_modes()) == 2
+             and not any(n.startswith("conditional.") and n.endswith(f"[{r.name}]") for n in found.derived)]  # fmt: skip
+    if apart and len(found.campaign.records) > 1:
+        put(f"the two modes never meet in: {', '.join(apart)}")
     for text in document["checks"]["identifiability"]:
         put(f"identifiability: {text}")
     for g in document.get("next", [])[:10]:
         put(f"next: {g['what']}: sigma(V) {g['now']:.4f} -> {g['after']:.4f}")
     if "worst" in document:
         put(f"worst case: {document['worst']['sentence']} ({document['worst']['status']})")
-    if "log_evidence" in document:
+    if not found.passed:
+        put("CHECKS FAILED: do not take these numbers for the system's; entanglement is not claimed")
+    if "log_evidence" in document and document["log_evidence"]["value"] is None:
+        put("ln evidence: withheld, the sampler did not converge")
+    elif "log_evidence" in document:
         put(f"ln evidence: {document['log_evidence']['value']:.3f} +- {document['log_evidence']['error']:.3f}")
