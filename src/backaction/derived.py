@@ -14,6 +14,7 @@ import numpy as np
 
 from backaction import entanglement, nuisance, results
 from backaction.errors import InputError
+from backaction.experiment import Experiment
 from backaction.expressions import expression
 from backaction.matrices import Array
 from backaction.posterior import Target
@@ -45,7 +46,7 @@ def quantities(target: Target, u: Array, asked: Mapping[str, str] | None = None)
     out: dict[str, Quantity] = {}
     for k, record in enumerate(target.campaign.records):
         tail = f"[{record.name}]" if several else ""
-        for prefix, bare in (("", False), ("bare.", True)):
+        for prefix, bare in (("", False), ("bare.", True)) if modes(record.experiment) else ():
             if bare and not nuisance.bare(record.experiment)[0]:
                 continue
             found = _of_state(target, k, flat, bare)
@@ -55,6 +56,12 @@ def quantities(target: Target, u: Array, asked: Mapping[str, str] | None = None)
             if values is not None:
                 out[f"{name}{tail}"] = Quantity(np.broadcast_to(values, (len(flat),)).reshape(shape).copy())
     return out
+
+
+def modes(experiment: Experiment) -> tuple[str, ...]:
+    """The reported modes, () where there is none."""
+    kinds = {m.kind for m in experiment.system.modes}
+    return experiment.reported_modes() if experiment.modes or "oscillator" in kinds else ()
 
 
 def _of_state(target: Target, k: int, u: Array, bare: bool) -> dict[str, Quantity]:

@@ -44,6 +44,7 @@ def fit(
     """The posterior of a campaign: parameters, states, entanglement with credible intervals, and how far to trust it."""
     from backaction import inference, inference_data
     from backaction.campaign import Campaign
+    from backaction.derived import modes
     from backaction.files import to_json
     from backaction.samplers import METHODS
 
@@ -62,7 +63,7 @@ def fit(
     keep = None if output is None else output.with_name(f".{output.name}.chains")
     with Progress("fit") as progress:
         chosen = Campaign.load(campaign, lambda text: progress(text))
-        pairs = [r for r in chosen.records if len(r.experiment.reported_modes()) == 2]
+        pairs = [r for r in chosen.records if len(modes(r.experiment)) == 2]
         if (next_ or limits is not None) and not pairs:
             raise InputError(f"{campaign}: --next and --worst need an EPR variance, of two modes: no record has one")
         found = inference.infer(chosen, sampler, draws, chains, seed, cores, progress, keep)
@@ -181,6 +182,8 @@ def _draw(found: Posterior, folder: Path, progress: Progress) -> None:
 def _print(found: Posterior, document: dict[str, Any]) -> None:
     import numpy as np
 
+    from backaction.derived import modes
+
     for t in found.tests:
         put(f"{'passed' if t.passed else 'FAILED'}  {t.sentence}")
     put("")
@@ -204,13 +207,13 @@ def _print(found: Posterior, document: dict[str, Any]) -> None:
         low, high = (f"{s[k]:.{digits}f}" for k in ("q05", "q95"))
         put(f"{name:{width}s}   {s['mean']:>10.{digits}f} +- {s['sd']:<10.{digits}f} {low} .. {high}{extra}")
     put(
-        "fixed: at the one (a, angle) of the mean covariance; variance: each draw at its best; EPR below 1 is entangled, as is"
+        "fixed: at the one (a, angle) of the mean covariance; variance: each draw at its best; an EPR variance below 1 is"
     )
     put(
-        "ppt_min below 1/2; log_negativity in ebit; bare: without technical noise, electronics and further modes; conflict of"
+        "entangled, as is ppt_min below 1/2; log_negativity in ebit; bare: without technical noise, electronics and further"
     )
-    put("data and prior in standard deviations.")
-    apart = [r.name for r in found.campaign.records if len(r.experiment.reported_modes()) == 2
+    put("modes; conflict of data and prior in standard deviations.")
+    apart = [r.name for r in found.campaign.records if len(modes(r.experiment)) == 2
              and not any(n.startswith("conditional.") and n.endswith(f"[{r.name}]") for n in found.derived)]  # fmt: skip
     if apart and len(found.campaign.records) > 1:
         put(f"the two modes never meet in: {', '.join(apart)}")
