@@ -120,7 +120,9 @@ def test_tied_and_hierarchical_fields_keep_their_bounds():
         low += below
         assert np.isfinite(run.density(u)) == (not below)
     assert low > 5
-    tied = Target(Campaign("c", records[:1], PRIORS, ties={"s.occupation": expression("(8100 - s.readout_rate_hz) / 100")}))
+    tied = Target(
+        Campaign("c", records[:1], PRIORS, ties={"s.occupation": expression("(8100 - s.readout_rate_hz) / 100")})
+    )
     run = tied.evaluator()
     i = tied.names.index("s.readout_rate_hz")
     e = np.eye(tied.size)[i]

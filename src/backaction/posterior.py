@@ -253,7 +253,7 @@ class Target:
             guards: list[tuple[Any, float, float]] = []
             for plan in self._plans:
                 values = self._fields(plan, trace.inputs)
-                loose = {*plan.spread, *(f for f in self.campaign.ties if f in values)}
+                loose = [*plan.spread, *(f for f in self.campaign.ties if f in values)]
                 for f in loose:
                     _, low, high = unit_bounds(plan.record.experiment, f)
                     if isinstance(values[f], Var):
