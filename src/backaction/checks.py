@@ -203,6 +203,7 @@ def identifiability(target: Target, mode: Mode) -> list[str]:
     labels, values, slopes = target.labels(), target.values(mode.u), np.diag(target.slopes(mode.u))
     out = []
     alone: list[str] = []
+    mixed: list[list[str]] = []
     for value, v in zip(w, U.T, strict=True):
         if value > 1.0:
             continue
@@ -217,13 +218,19 @@ def identifiability(target: Target, mode: Mode) -> list[str]:
         across = np.zeros(len(v))
         across[i], across[j] = -v[j], v[i]
         told = float(across @ F @ across) / float(across @ across)
-        if share[i] + share[j] > 0.75 and min(share[i], share[j]) > 0.1 and told > 10 * max(value, 0.1):
+        if share[i] + share[j] > 0.75 and min(share[i], share[j]) > 0.1 and told > 10:
             # along v both change: what stays is measured
             a, b = v[i] * slopes[i] / values[i], v[j] * slopes[j] / values[j]
             word = "x" if a * b < 0 else "/"
             out.append(f"{labels[i]} {word} {labels[j]} is measured, not each")
+        elif len(names) == 1:
+            alone += names
         else:
-            out.append(f"a combination of {', '.join(names)} is not measured: the priors decide it")
+            mixed.append(names)
+    if mixed:
+        every = list(dict.fromkeys(n for names in mixed for n in names))
+        count = "a combination" if len(mixed) == 1 else f"{len(mixed)} combinations"
+        out.append(f"{count} of {', '.join(every)}: the priors decide, not the data")
     if alone:
-        out.insert(0, f"the data say less than the prior of: {', '.join(alone)}")
+        out.insert(0, f"the data say less than the prior of: {', '.join(dict.fromkeys(alone))}")
     return out
