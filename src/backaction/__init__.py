@@ -46,6 +46,8 @@ _HOME = {
     "load_track": "tracks",
     "calibrate": "shot_noise",
     "analyze": "analysis",
+    "Campaign": "campaign",
+    "infer": "inference",
     "unconditional": "steady",
     "conditional": "steady",
     "BackactionError": "errors",
