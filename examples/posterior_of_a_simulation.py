@@ -1,4 +1,4 @@
-"""Two records of one experiment, fitted together: is it entangled, how sure are we, what should be measured next?
+"""Two records of one experiment, fitted together: is it entangled, how sure are we, what to measure next.
 
 Run it: `python examples/posterior_of_a_simulation.py`. It simulates both spectra itself.
 """
