@@ -18,11 +18,12 @@ os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_
 import numpy as np
 
 from backaction import Experiment, entanglement, steady
-from backaction.campaign import Campaign, simulated
+from backaction.campaign import Campaign
 from backaction.checks import summarised
 from backaction.derivatives import STEP, stepped
 from backaction.inference import prepare
 from backaction.kernels import library
+from backaction.measured import simulated
 from backaction.posterior import Target
 from backaction.response import resolvent_rows
 from backaction.samplers import ensemble, importance, sample

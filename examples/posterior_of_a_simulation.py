@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from backaction import Campaign, Experiment, infer
 from backaction.advice import next_measurements, worst_case
-from backaction.campaign import simulated
+from backaction.measured import simulated
 
 experiment = Experiment.load("thomas2021").with_values({"spin.larmor_offset_hz": 0.0})
 detuned = experiment.with_values({"spin.larmor_offset_hz": 10e3})

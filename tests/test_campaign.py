@@ -7,8 +7,9 @@ import pytest
 from numpy.testing import assert_allclose
 
 from backaction import Experiment, Prior
-from backaction.campaign import Campaign, resolution, shipped, simulated
+from backaction.campaign import Campaign, shipped
 from backaction.errors import InputError
+from backaction.measured import resolution, simulated
 from backaction.posterior import Target
 
 EXPERIMENT = """

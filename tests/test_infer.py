@@ -12,9 +12,10 @@ from experiments import HYBRID, HYBRID_BARE
 from numpy.testing import assert_allclose
 
 from backaction import Experiment, advice, entanglement, inference_data
-from backaction.campaign import Campaign, simulated
+from backaction.campaign import Campaign
 from backaction.cli import main
 from backaction.inference import infer, prepare
+from backaction.measured import simulated
 from backaction.posterior import Target
 from backaction.rank_statistics import calibrate
 

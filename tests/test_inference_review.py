@@ -9,10 +9,11 @@ from test_campaign import PLAN, write
 
 from backaction import Experiment, Homodyne, Prior, SpinOscillator, checks
 from backaction.binning import bins
-from backaction.campaign import Campaign, Likelihood, simulated
+from backaction.campaign import Campaign, Likelihood
 from backaction.checkpoints import nuts
 from backaction.errors import InputError
 from backaction.inference import infer, prepare
+from backaction.measured import simulated
 from backaction.posterior import Target
 from backaction.records import Digitiser
 from backaction.samplers import log_evidence, sample

@@ -8,8 +8,9 @@ from numpy.testing import assert_allclose
 from scipy import stats
 
 from backaction import Experiment, Homodyne, Prior, SpinOscillator, simulate
-from backaction.campaign import Campaign, Likelihood, simulated
+from backaction.campaign import Campaign, Likelihood
 from backaction.errors import InputError, ModelError
+from backaction.measured import simulated
 from backaction.posterior import SCALE, Target
 from backaction.records import Digitiser, averaged_spectrum
 from backaction.sampling import discretise

@@ -7,11 +7,12 @@ import pytest
 from numpy.testing import assert_allclose
 
 from backaction import Experiment, Homodyne, Prior, SpinOscillator
-from backaction.campaign import Campaign, Likelihood, simulated
+from backaction.campaign import Campaign, Likelihood
 from backaction.checkpoints import nuts
 from backaction.checks import summarised
 from backaction.errors import InputError, ModelError
 from backaction.inference import fit_spectrum, infer, prepare
+from backaction.measured import simulated
 from backaction.posterior import Target
 from backaction.records import Digitiser
 from backaction.samplers import find_mode, importance, laplace, log_evidence, sample, smoothed

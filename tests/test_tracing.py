@@ -10,8 +10,8 @@ from scipy import special
 
 from backaction import Experiment
 from backaction.derivatives import STEP, stepped
+from backaction.drawn import entries
 from backaction.experiment import shipped
-from backaction.posterior import _entries
 from backaction.tracing import Trace, traced
 
 
@@ -22,7 +22,7 @@ def fields_of(e):
 def program_of(e, fields):
     trace = Trace([float(e.value(f)) for f in fields])
     values = {f: traced(v) for f, v in zip(fields, trace.inputs, strict=True)}
-    return trace.program(_entries(e.with_values(values, "trace").build()))
+    return trace.program(entries(e.with_values(values, "trace").build()))
 
 
 def inner(e, f):
@@ -44,14 +44,14 @@ def test_shipped_experiments(name):
     size = 1e-9 if name == "ockeloen2018" else 1e-3
     x = np.array([e.value(f) for f in fields]) * (1 + size * rng.uniform(-1, 1, len(fields)))
     moved = e.with_values({f: float(v) for f, v in zip(fields, x, strict=True)})
-    want = np.array([float(v) for v in _entries(moved.build())])
+    want = np.array([float(v) for v in entries(moved.build())])
     assert np.max(np.abs(program(x) - want)) < 1e-12 * np.max(np.abs(want))
     weights = rng.standard_normal(want.size) / np.maximum(np.abs(want), 1e-3 * np.max(np.abs(want)))
     step = stepped(moved, fields)
-    entries = np.imag(np.array([_entries(step[k]) for k in range(len(fields))])) / STEP
+    slopes = np.imag(np.array([entries(step[k]) for k in range(len(fields))])) / STEP
     got = program.gradient(x, weights)
-    size_of = np.abs(entries) @ np.abs(weights)
-    assert np.max(np.abs(got - entries @ weights) / np.maximum(size_of, 1e-300)) < 1e-9
+    size_of = np.abs(slopes) @ np.abs(weights)
+    assert np.max(np.abs(got - slopes @ weights) / np.maximum(size_of, 1e-300)) < 1e-9
 
 
 @settings(max_examples=25, deadline=None)
@@ -67,7 +67,7 @@ def test_random_networks(e, seed):
     if low_high:
         return
     moved = e.with_values({f: float(v) for f, v in zip(fields, x, strict=True)})
-    want = np.array([float(v) for v in _entries(moved.build())])
+    want = np.array([float(v) for v in entries(moved.build())])
     assert np.max(np.abs(program(x) - want)) < 1e-9 * np.max(np.abs(want))
 
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from backaction import entanglement
+from backaction.drawn import Systems
 from backaction.errors import InputError, ModelError, nearest
 from backaction.inference import Posterior
 from backaction.matrices import Array
-from backaction.posterior import Systems
 
 
 @dataclass(frozen=True)

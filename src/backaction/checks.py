@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from backaction.campaign import Likelihood, Measured
+from backaction.campaign import Likelihood
 from backaction.consistency import Test, residual_lines
 from backaction.derived import Quantity
 from backaction.matrices import Array
+from backaction.measured import Measured
 from backaction.posterior import SCALE, Target
 from backaction.records import chi_square_p, gamma_normal_scores
 from backaction.samplers import Draws, Mode

@@ -452,7 +452,7 @@ def read_prior(experiment: Experiment, path: str, item: Any, where: str) -> Prio
             raise InputError(f"{here}: unknown key '{k}'{nearest(k, known)}")
     try:
         value = experiment.value(path)
-        unit = _unit(experiment, path)
+        unit = unit_bounds(experiment, path)[0]
     except InputError as error:
         raise InputError(f"{here}: {error}") from None
     if value is None:
@@ -496,7 +496,3 @@ def unit_bounds(experiment: Experiment, path: str) -> tuple[str, float, float]:
         -np.inf if low is None else low,
         np.inf if meta["maximum"] is None else meta["maximum"],
     )
-
-
-def _unit(experiment: Experiment, path: str) -> str:
-    return unit_bounds(experiment, path)[0]

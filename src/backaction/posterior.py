@@ -14,16 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from backaction import nuisance
-from backaction.campaign import MODEL_ERROR, Campaign, Measured
+from backaction.campaign import MODEL_ERROR, Campaign
 from backaction.constants import TWO_PI
+from backaction.drawn import Systems, entries
 from backaction.errors import InputError, ModelError
 from backaction.experiment import Experiment, Prior, unit_bounds
 from backaction.expressions import follow
 from backaction.kernels import library
 from backaction.matrices import Array
+from backaction.measured import Measured
 from backaction.priors import REACH, Parameter
-from backaction.system import LinearSystem
 from backaction.tracing import Program, Trace, Var, traced
 
 SCALE = "calibration.scale"
@@ -247,9 +247,9 @@ class Target:
         try:
             for plan in self._plans:
                 values = {f: traced(v) for f, v in self._fields(plan, trace.inputs).items()}
-                entries = _entries(plan.record.experiment.with_values(values, "trace").build())
-                sizes.append(len(entries))
-                outputs += entries
+                own = entries(plan.record.experiment.with_values(values, "trace").build())
+                sizes.append(len(own))
+                outputs += own
             guards: list[tuple[Any, float, float]] = []
             for plan in self._plans:
                 values = self._fields(plan, trace.inputs)
@@ -278,7 +278,7 @@ class Target:
             got, start = program(u), 0
             for k, size in enumerate(sizes):
                 try:
-                    want = np.array([float(x) for x in _entries(self.experiment(k, u).build())])
+                    want = np.array([float(x) for x in entries(self.experiment(k, u).build())])
                 except (ModelError, InputError):  # no answer there, or a tied field beyond its bounds
                     start += size
                     continue
@@ -404,7 +404,8 @@ class Target:
 
     def systems(self, plan: int, bare: bool = False) -> Systems:
         """The program of one record's matrices alone; `bare` without technical noise and further modes."""
-        return Systems(self, plan, bare)
+        chosen = self._plans[plan]
+        return Systems(chosen.record.experiment, lambda u: self._fields(chosen, u), self.size, bare)
 
 
 class Evaluator:
@@ -462,47 +463,6 @@ class Evaluator:
         return (H + H.T) / 2
 
 
-class Systems:
-    """A, Q, N, R, C of one record at many u, and conditional covariances of its reported modes from them."""
-
-    def __init__(self, target: Target, plan: int, bare: bool) -> None:
-        self._record = target._plans[plan].record
-        experiment = self._record.experiment
-        self.modes = experiment.reported_modes()
-        trace = Trace([0.0] * target.size)
-        values = {f: traced(v) for f, v in target._fields(target._plans[plan], trace.inputs).items()}
-        system = experiment.with_values(values, "trace").build()
-        keep: Array = np.arange(system.A.shape[-1])
-        if bare:
-            sources, keep = nuisance.bare(experiment)
-            system = nuisance.without(system, sources)
-        self._index = [keep.tolist().index(i) for i in experiment.system.indices(self.modes)]
-        self.states = len(keep)
-        self._program = trace.program(_entries(system, keep))
-
-    def conditional(self, u: Any) -> Array:
-        """V_c of the reported modes at u (draws, P), shape (draws, 2m, 2m); NaN where there is none."""
-        u = np.ascontiguousarray(np.atleast_2d(u), dtype=float)
-        n = self.states
-        points = self._program(u)
-        V, residual = np.empty((len(u), n, n)), np.empty(len(u))
-        library("doubling", n=n).conditional(np.arange(points.shape[1]), points, n, V, residual)
-        good = residual < 1e-8
-        out = V[:, self._index][:, :, self._index]
-        return np.where(good[:, None, None], out, np.nan)
-
-    def unconditional(self, u: Any) -> Array:
-        """V_u of the reported modes at u (draws, P); NaN where there is none."""
-        u = np.ascontiguousarray(np.atleast_2d(u), dtype=float)
-        n = self.states
-        points = self._program(u)
-        V, good = np.empty((len(u), n, n)), np.empty(len(u), dtype=bool)
-        for k, x in enumerate(points):
-            A, Q = x[: n * n].reshape(n, n), x[n * n : 2 * n * n].reshape(n, n)
-            good[k] = library("doubling", n=n).lyapunov(A, Q, V[k])
-        return np.where(good[:, None, None], V[:, self._index][:, :, self._index], np.nan)
-
-
 def _possible(p: Parameter) -> None:
     """Refuse priors that lie outside the bounds of their field."""
     low, high = p.bounds
@@ -514,19 +474,3 @@ def _possible(p: Parameter) -> None:
             raise InputError(f"prior of '{p.name}': {p.described()} lies outside the allowed {low:g}..{high:g}")
     if p.prior.median is not None and not low <= p.prior.median <= high:
         raise InputError(f"prior of '{p.name}': median {p.prior.median:g} is outside the allowed {low:g}..{high:g}")
-
-
-def _entries(system: LinearSystem, keep: Array | None = None) -> list[Any]:
-    """A, Q, N, R, C of the first current as one list (the order of `spectral_likelihood`), of the states `keep`."""
-    d = system.detected()
-    Q, N, R = system.noise()
-    A, C = system.A, d.C[..., :1, :]
-    N, R = N[..., :1], R[..., :1, :1]
-    if keep is not None:
-        A, Q = (M[..., keep, :][..., keep] for M in (A, Q))
-        N, C = N[..., keep, :], C[..., keep]
-    parts = [np.broadcast_to(M, (1,) * (3 - M.ndim) + M.shape).reshape(-1) for M in (A, Q, N, R, C)]
-    return [x for part in parts for x in part]
-
-
-__all__ = ["SCALE", "Evaluator", "Systems", "Target", "Var"]
