@@ -172,7 +172,7 @@ def test_report_folder_is_complete_and_self_contained(clean, tmp_path):
     page = (folder / "index.html").read_text()
     assert "entanglement witnessed" in page
     assert "http" not in page.replace("http-equiv", "")
-    assert page.count("data:image/png;base64") == 4
+    assert page.count("data:image/png;base64") == 5
     document = json.loads((folder / "result.json").read_text())
     assert document["passed"] is True
     fitted = Experiment.load(folder / "fitted.toml")
