@@ -27,7 +27,7 @@ def test_report_page_in_chromium(thomas, tmp_path):
         [*common, "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=120, check=True
     )
     assert found.verdict.split(":")[0] in done.stdout
-    assert done.stdout.count("<img") == 4
+    assert done.stdout.count("<img") == 5
     shot = tmp_path / "page.png"
     subprocess.run(
         [*common, f"--screenshot={shot}", "--window-size=1000,4200", page.as_uri()],

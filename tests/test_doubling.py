@@ -29,7 +29,7 @@ def test_table_one_equals_scipy(thomas):
     assert np.max(np.abs(V - want)) < 1e-9 * np.max(np.abs(want))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(deadline=None)
 @given(networks())
 def test_random_networks(experiment):
     """Where the doubling claims a small residual it is the stabilising solution; Lyapunov and stability likewise."""
@@ -49,7 +49,8 @@ def test_random_networks(experiment):
         want = steady.unconditional(system)
         assert np.max(np.abs(V - want)) < 1e-7 * np.max(np.abs(want))
     try:
-        want = steady.conditional(system).covariance
+        with np.errstate(all="ignore"):  # transmissions of 1e-311
+            want = steady.conditional(system).covariance
     except ModelError:
         return
     if loops.riccati(A, Q, N, R, C, V) < 1e-9:
@@ -64,7 +65,7 @@ def test_stability_at_the_edge(rate):
 
 
 @given(st.integers(1, 6), st.integers(0, 1000))
-@settings(max_examples=30, deadline=None)
+@settings(deadline=None)
 def test_elimination_solves(n, seed):
     rng = np.random.default_rng(seed)
     a, b = rng.standard_normal((n, n)) + 2 * np.eye(n), rng.standard_normal((n, 2 * n))

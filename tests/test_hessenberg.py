@@ -119,7 +119,7 @@ def test_gradient_equals_forty_digit_differences(thomas, where):
         assert abs(out[n, i] - float(slope)) < 1e-6 * max(abs(float(slope)), 1e-9 * np.max(np.abs(out[n])))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(deadline=None)
 @given(networks(), st.integers(1, 200), st.integers(0, 2**31))
 def test_values_and_adjoint_over_random_networks(experiment, count, seed):
     """Values against LAPACK, the adjoint in a random direction of all five matrices against the tangent route."""

@@ -11,7 +11,7 @@ from scipy import special
 from backaction import Experiment
 from backaction.derivatives import STEP, stepped
 from backaction.drawn import entries
-from backaction.experiment import shipped
+from backaction.experiment import shipped, unit_bounds
 from backaction.tracing import Trace, traced
 
 
@@ -27,8 +27,6 @@ def program_of(e, fields):
 
 def inner(e, f):
     """Fields at the edge of their range cannot be moved both ways."""
-    from backaction.experiment import unit_bounds
-
     _, low, high = unit_bounds(e, f)
     return low < e.value(f) < high
 
@@ -54,7 +52,7 @@ def test_shipped_experiments(name):
     assert np.max(np.abs(got - slopes @ weights) / np.maximum(size_of, 1e-300)) < 1e-9
 
 
-@settings(max_examples=25, deadline=None)
+@settings(deadline=None)
 @given(networks(), st.integers(0, 2**31))
 def test_random_networks(e, seed):
     if len(e.system.currents) != 1:
@@ -63,8 +61,7 @@ def test_random_networks(e, seed):
     program = program_of(e, fields)
     rng = np.random.default_rng(seed)
     x = np.array([e.value(f) for f in fields]) * (1 + 1e-3 * rng.uniform(-1, 1, len(fields)))
-    low_high = [f for f, v in zip(fields, x, strict=True) if not inner(e.with_values({f: float(v)}), f)]
-    if low_high:
+    if not all(unit_bounds(e, f)[1] < v < unit_bounds(e, f)[2] for f, v in zip(fields, x, strict=True)):
         return
     moved = e.with_values({f: float(v) for f, v in zip(fields, x, strict=True)})
     want = np.array([float(v) for v in entries(moved.build())])
@@ -112,7 +109,8 @@ def test_equal_operations_are_written_once_and_constants_folded():
     trace = Trace([2.0])
     (a,) = trace.inputs
     assert a * 0.0 == 0.0
-    assert not hasattr(a * 0.0, "index")
+    assert trace.constant[(a * 0.0).index]
+    assert np.sqrt(np.array([a * 0.0 + 4.0], dtype=object))[0] == 2.0  # NumPy asks constants for their methods too
     assert (a * 3.0).index == (3.0 * a).index
     assert len(trace.program([a * 3.0, 3.0 * a + 0.0]).codes) == 1
     with pytest.raises(TypeError):

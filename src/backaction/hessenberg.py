@@ -44,7 +44,7 @@ def reduce(A, C, H, U):
         for i in range(first, n):
             v[i] = C[i] if k < 0 else H[i, k]
             norm += v[i] * v[i]
-        norm = np.sqrt(norm)
+        norm = np.sqrt(norm) if norm > 1e-280 else 0.0  # what squares cannot hold is nothing
         if k < 0:
             beta = -norm if v[first] > 0 else norm
         if norm == 0.0:
@@ -71,9 +71,11 @@ def reduce(A, C, H, U):
             for j in range(first, n):
                 H[i, j] -= dot * v[j]
                 U[i, j] -= other * v[j]
-    m = n
+    m, reach = n, 1.0
     for k in range(1, n):
-        if abs(H[k, k - 1]) <= 1e-15 * size:
+        reach *= abs(H[k, k - 1]) / size if size > 0.0 else 0.0
+        # not observed; or so little that the recurrence would overflow before it mattered
+        if abs(H[k, k - 1]) <= 1e-15 * size or reach < 1e-60:
             m = k
             break
     if beta == 0.0:

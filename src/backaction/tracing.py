@@ -217,10 +217,10 @@ class Trace:
         u, v = x.value, y.value
         value = _value(code, u, v)
         if p and q:
-            return value
+            return self.number(value)  # a variable still: NumPy calls its methods
         if code == MUL:
             if (p and u == 0.0) or (q and v == 0.0):
-                return 0.0
+                return self.number(0.0)
             if p and u == 1.0:
                 return y
             if q and v == 1.0:
@@ -234,10 +234,10 @@ class Trace:
             if q and v == 0.0:
                 return x
             if x.index == y.index:
-                return 0.0
+                return self.number(0.0)
         elif code == DIV:
             if p and u == 0.0:
-                return 0.0
+                return self.number(0.0)
             if q and v == 1.0:
                 return x
         first, second = (y.index, x.index) if code in (ADD, MUL) and y.index < x.index else (x.index, y.index)
