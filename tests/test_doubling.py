@@ -51,7 +51,7 @@ def test_random_networks(experiment):
     try:
         with np.errstate(all="ignore"):  # transmissions of 1e-311
             want = steady.conditional(system).covariance
-    except ModelError:
+    except (ModelError, np.linalg.LinAlgError):  # the second: LAPACK on couplings of 1e-155
         return
     if loops.riccati(A, Q, N, R, C, V) < 1e-9:
         assert np.max(np.abs(V - want)) < 1e-5 * np.max(np.abs(want))
