@@ -129,12 +129,15 @@ def test_worst_case_of_the_reference_day(reference):
     assert case.worst < 1
     target, u = reference.target, reference.draws.flat
     top = max(reference.draws.log_density.ravel() + 0.5 * np.sum(u * u, axis=1))
-    inside = (np.max(np.abs(u), axis=1) < 2) & (
-        2 * (top - reference.draws.log_density.ravel() - 0.5 * np.sum(u * u, axis=1)) < 4
-    )
+    # draws of 28 parameters all lie outside chi-square 4: pulled towards the maximum many are inside
+    near = reference.ready.mode.u + 0.3 * (u - reference.ready.mode.u)
+    run = target.evaluator()
+    data = np.array([run.density(x) for x in near]) + 0.5 * np.sum(near * near, axis=1)
+    inside = (np.max(np.abs(near), axis=1) < 2) & (2 * (top - data) < 4)
+    assert np.sum(inside) > 200
+    pulled = entanglement.epr_variance(target.systems(1).conditional(near[inside]), case.weight, case.angle_deg)
+    assert np.max(pulled) <= case.worst
     v = reference.derived["conditional.epr.fixed[hybrid]"].values.ravel()
-    if np.any(inside):
-        assert np.max(v[inside]) <= case.worst
     assert case.worst > np.quantile(v, 0.95)
     wider = advice.worst_case(reference, "hybrid", 9.0, 3.0)
     assert wider.worst > case.worst

@@ -139,6 +139,12 @@ def test_correlations_are_not_lost_silently():
         Target(c)
 
 
+def test_calibrations_without_correlations_may_vary():
+    records = tuple(replace(spectrum(k, 400.0), name=f"r{k}", calibrated_by="x") for k in range(2))
+    c = Campaign("c", records, PRIORS, {"s.readout_rate_hz": None}, correlated=((tuple(PRIORS), np.eye(2)),))
+    assert {"s.readout_rate_hz[r0]", "s.readout_rate_hz[r1]"} <= set(Target(c).names)
+
+
 def test_two_correlated_calibrations_round_trip():
     priors = PRIORS | {"s.occupation": Prior(1.0, 0.1), "s.intrinsic_linewidth_hz": Prior(2e3, 1e2)}
     R = np.array([[1.0, 0.9], [0.9, 1.0]])

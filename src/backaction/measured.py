@@ -112,7 +112,7 @@ def quadrature(experiment: Experiment, record: Measured) -> tuple[int, bool]:
     # merged bins are wide only where the model is smooth: the narrowest ones decide
     least = float(np.min(record.spectrum.resolution_hz))
     points = 1 if line is None else int(np.clip(np.ceil(1.5 * least / line), 1, 16))
-    if width > least or (line is not None and least > line / 20):
+    if width > least or (line is not None and least > line / 60):
         points = max(points, 2)
     poles = np.linalg.eigvals(experiment.system.A) / (2 * np.pi)
     sharp = np.abs(poles.imag[np.abs(poles.real) < 0.1 * np.abs(poles.imag)])

@@ -138,8 +138,9 @@ class Target:
         out: dict[int, tuple[list[int], Array]] = {}
         for names, matrix in self.campaign.correlated:
             for n in names:
-                if np.any(np.abs(matrix[names.index(n)]) > 0) and (n in self.campaign.vary or any(
-                        n in r.priors for r in self.campaign.records)) and len(self.campaign.records) > 1:  # fmt: skip
+                row = np.delete(matrix[names.index(n)], names.index(n))
+                apart = n in self.campaign.vary and len(self.campaign.records) > 1
+                if np.any(row != 0) and (apart or any(n in r.priors for r in self.campaign.records)):
                     raise InputError(
                         f"{self.campaign.name}: '{n}' comes from a calibration with correlations and cannot vary between "
                         "records or have a record's own prior"
