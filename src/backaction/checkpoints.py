@@ -100,7 +100,7 @@ def _run(
                         keep.mkdir(parents=True, exist_ok=True)
                         with replacing(keep / f"{key}-{k}.npz") as path, path.open("wb") as file:
                             np.savez(file, w=w, log_density=log, **facts)  # type: ignore[arg-type]
-                say(f"sampling: {len(found)} of {chains} chains", len(found) / chains)
+                say(f"sampling, {len(found)} of {chains} chains done", len(found) / chains)
         except BaseException:
             stop.set()
             for future in running:

@@ -29,30 +29,9 @@ from backaction.elements import (
 )
 from backaction.errors import InputError, ModelError, nearest
 from backaction.periodic import PeriodicSystem
+from backaction.prior import Prior
 from backaction.system import LinearSystem, connect
 from backaction.units import number
-
-
-@dataclass(frozen=True)
-class Prior:
-    """What is known of a parameter before the record.
-
-    Normal (mean, sd), cut at `lower` and `upper` where these are given; uniform between `lower` and `upper` alone; or
-    log-normal: ln x is normal about ln `median` with standard deviation ln `factor`.
-    """
-
-    mean: float | None = None
-    sd: float | None = None
-    lower: float | None = None
-    upper: float | None = None
-    median: float | None = None
-    factor: float | None = None
-
-    def moved(self, value: float) -> Prior:
-        """The same prior about another centre; a uniform one stays."""
-        if self.mean is not None:
-            return replace(self, mean=value)
-        return replace(self, median=value) if self.median is not None else self
 
 
 @dataclass(frozen=True)
@@ -475,6 +454,9 @@ def read_prior(experiment: Experiment, path: str, item: Any, where: str) -> Prio
         raise InputError(f"{here}: give mean and sd, lower and upper, or median and factor")
     if prior.lower is not None and prior.upper is not None and not prior.lower < prior.upper:
         raise InputError(f"{here}: lower = {prior.lower:g} must be below upper = {prior.upper:g}")
+    _, low, high = unit_bounds(experiment, path)
+    if prior.outside(low, high):
+        raise InputError(f"{here}: lies outside the allowed {low:g}..{high:g}")
     if not np.isscalar(value) and np.ndim(value) > 0:
         raise InputError(f"{here}: a fitted field must be a single number")
     return prior

@@ -23,7 +23,7 @@ from backaction.expressions import follow
 from backaction.kernels import library
 from backaction.matrices import Array
 from backaction.measured import Measured
-from backaction.priors import REACH, Parameter
+from backaction.priors import Parameter
 from backaction.tracing import Program, Trace, Var, traced
 
 SCALE = "calibration.scale"
@@ -92,7 +92,8 @@ class Target:
                 unit, low, high = unit_bounds(experiment, field)
             self._at[name] = len(self.parameters)
             made = Parameter(name, prior, unit, low, high)
-            _possible(made)
+            if prior.outside(low, high):
+                raise InputError(f"prior of '{name}': {made.described()} lies outside the allowed {low:g}..{high:g}")
             self.parameters.append(made)
         return self._at[name]
 
@@ -138,9 +139,9 @@ class Target:
         out: dict[int, tuple[list[int], Array]] = {}
         for names, matrix in self.campaign.correlated:
             for n in names:
-                row = np.delete(matrix[names.index(n)], names.index(n))
+                others = np.delete(matrix[names.index(n)], names.index(n))
                 apart = n in self.campaign.vary and len(self.campaign.records) > 1
-                if np.any(row != 0) and (apart or any(n in r.priors for r in self.campaign.records)):
+                if np.any(others != 0) and (apart or any(n in r.priors for r in self.campaign.records)):
                     raise InputError(
                         f"{self.campaign.name}: '{n}' comes from a calibration with correlations and cannot vary between "
                         "records or have a record's own prior"
@@ -462,16 +463,3 @@ class Evaluator:
                     break
                 step = wanted
         return (H + H.T) / 2
-
-
-def _possible(p: Parameter) -> None:
-    """Refuse priors that lie outside the bounds of their field."""
-    low, high = p.bounds
-    if not low < high:
-        raise InputError(f"prior of '{p.name}': {p.described()} leaves nothing of the allowed {p.lower:g}..{p.upper:g}")
-    if p.prior.mean is not None and p.prior.sd is not None:
-        a, b = (low - p.prior.mean) / p.prior.sd, (high - p.prior.mean) / p.prior.sd
-        if a > REACH or b < -REACH:
-            raise InputError(f"prior of '{p.name}': {p.described()} lies outside the allowed {low:g}..{high:g}")
-    if p.prior.median is not None and not low <= p.prior.median <= high:
-        raise InputError(f"prior of '{p.name}': median {p.prior.median:g} is outside the allowed {low:g}..{high:g}")
