@@ -51,6 +51,8 @@ class Experiment:
         Knowledge about parameters, by path `element.field`; these are the parameters that `analyze` fits.
     band_hz
         Frequencies that the analysis of a record looks at (lowest, highest).
+    stabilised
+        "externally": a servo that is not in the model holds what would be unstable by itself. Spectra only.
     """
 
     elements: tuple[Element, ...]
@@ -60,10 +62,13 @@ class Experiment:
     band_hz: tuple[float, float] | None = None
     name: str = "experiment"
     description: str = ""
+    stabilised: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "elements", tuple(self.elements))
         object.__setattr__(self, "modes", tuple(self.modes))
+        if self.stabilised not in ("", "externally"):
+            raise InputError(f"{self.name}: stabilised = {self.stabilised!r}: must be 'externally', or left out")
         names = [e.name for e in self.elements]
         if not names:
             raise InputError(f"{self.name}: an experiment needs at least one element")
@@ -109,7 +114,7 @@ class Experiment:
             table = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise InputError(f"{where}: not valid TOML: {error}") from None
-        known = ("name", "description", "state", "element", "connection", "prior", "analysis")
+        known = ("name", "description", "state", "element", "connection", "prior", "analysis", "stabilised")
         for key in table:
             if key not in known:
                 raise InputError(f"{where}: unknown key '{key}'{nearest(key, known)}")
@@ -133,7 +138,11 @@ class Experiment:
             if not 0 <= low < high:
                 raise InputError(f"{where}: [analysis] band_hz = [{low:g}, {high:g}]: needs 0 <= lowest < highest")
             band = (low, high)
-        bare = cls(elements, tuple(modes), connections, {}, band, str(table.get("name", Path(where).stem)))
+        name, held = str(table.get("name", Path(where).stem)), str(table.get("stabilised", ""))
+        try:
+            bare = cls(elements, tuple(modes), connections, {}, band, name, stabilised=held)
+        except InputError as error:
+            raise type(error)(f"{where}: {error}") from None
         priors = {
             path: read_prior(bare, path, item, where) for path, item in _section(table, "prior", None, where).items()
         }
@@ -310,8 +319,24 @@ class Experiment:
 
     @functools.cached_property
     def system(self) -> LinearSystem:
-        """The built system (computed once)."""
+        """The built system (computed once).
+
+        Raises
+        ------
+        ModelError
+            For an experiment that is known by its spectra only (`spectra_only`).
+        """
+        if self.stabilised:
+            raise ModelError(
+                f"{self.name}: stabilised externally: spectra only; its states and tracks depend on a servo that is "
+                f"not in the model"
+            )
         return self.build()
+
+    @property
+    def spectra_only(self) -> bool:
+        """Whether there is a `Response` alone: stabilised externally, or structural damping."""
+        return bool(self.stabilised) or any(e.spectral for e in self.elements)
 
     def reported_modes(self) -> tuple[str, ...]:
         """`modes`, or all oscillators in path order; checked against the system."""
@@ -332,6 +357,8 @@ class Experiment:
     def to_dict(self) -> dict[str, Any]:
         """The experiment as plain data: what `from_toml` reads, for provenance and JSON."""
         out: dict[str, Any] = {"name": self.name, "description": self.description}
+        if self.stabilised:
+            out["stabilised"] = self.stabilised
         out["element"] = [{"name": e.name, "kind": e.kind} | e.to_table() for e in self.elements]
         if self.modes:
             out["state"] = {"modes": list(self.modes)}
@@ -350,6 +377,7 @@ class Experiment:
         """The experiment as TOML text that `from_toml` reads back to the same system, digit by digit."""
         table = self.to_dict()
         lines = [f"name = {_toml(table['name'])}", f"description = {_toml(table['description'])}"]
+        lines += [f"stabilised = {_toml(self.stabilised)}"] if self.stabilised else []
         for key in ("state", "analysis"):
             lines += ["", f"[{key}]", *(f"{k} = {_toml(v)}" for k, v in table[key].items())] if key in table else []
         for key in ("element", "connection"):

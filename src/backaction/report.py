@@ -194,7 +194,7 @@ def _save(figure: Any, path: Path) -> str:
 
 # -- the page ---------------------------------------------------------------------------------------------------------
 
-_STYLE = """
+STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1b1f24}
 h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem;border-bottom:1px solid #d0d7de;padding-bottom:.2rem}
 .verdict{padding:.8rem 1rem;border-left:6px solid #57606a;background:#f6f8fa;font-size:1.1rem}
@@ -209,11 +209,11 @@ footer{color:#57606a;font-size:.85rem;margin-top:2rem}
 def _page(analysis: Analysis, document: dict[str, Any], images: dict[str, str]) -> str:
     kind = {True: "yes", False: "no", None: "withheld"}[analysis.entangled]
     parts = [
-        f"<h1>{_e(analysis.experiment.name)}: {_e(Path(analysis.record.name).name)}</h1>",
-        f'<p class="verdict {kind}">{_e(analysis.verdict)}</p>',
+        f"<h1>{escaped(analysis.experiment.name)}: {escaped(Path(analysis.record.name).name)}</h1>",
+        f'<p class="verdict {kind}">{escaped(analysis.verdict)}</p>',
     ]
     if analysis.warnings:
-        parts.append("<h2>Warnings</h2><ul>" + "".join(f"<li>{_e(w)}</li>" for w in analysis.warnings) + "</ul>")
+        parts.append("<h2>Warnings</h2><ul>" + "".join(f"<li>{escaped(w)}</li>" for w in analysis.warnings) + "</ul>")
     parts += [_checks(analysis), _numbers(analysis)]
     captions = {
         "spectrum": "Measured spectrum (points) over the fitted model, stacked by source.",
@@ -225,26 +225,28 @@ def _page(analysis: Analysis, document: dict[str, Any], images: dict[str, str]) 
     parts.append("<h2>Figures</h2>")
     for name, data in images.items():
         parts.append(
-            f'<figure><img alt="{_e(captions[name])}" src="data:image/png;base64,{data}">'
-            f"<figcaption>{_e(captions[name])}</figcaption></figure>"
+            f'<figure><img alt="{escaped(captions[name])}" src="data:image/png;base64,{data}">'
+            f"<figcaption>{escaped(captions[name])}</figcaption></figure>"
         )
     parts += [_parameters(analysis), _provenance(analysis, document)]
     body = "\n".join(parts)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>{_e(analysis.experiment.name)} – backaction</title><style>{_STYLE}</style></head>"
+        f"<title>{escaped(analysis.experiment.name)} – backaction</title><style>{STYLE}</style></head>"
         f"<body>{body}</body></html>\n"
     )
 
 
-def _e(text: Any) -> str:
+def escaped(text: Any) -> str:
+    """Text for HTML."""
     return html.escape(str(text))
 
 
 def _checks(analysis: Analysis) -> str:
     rows = "".join(
-        f"<tr><td>{_e(t.name)}</td><td class='{'good' if t.passed else 'bad'}'>{'passed' if t.passed else 'FAILED'}</td>"
-        f"<td>{_e(t.sentence)}</td></tr>"
+        f"<tr><td>{escaped(t.name)}</td><td "
+        f"class='{'good' if t.passed else 'bad'}'>{'passed' if t.passed else 'FAILED'}</td>"
+        f"<td>{escaped(t.sentence)}</td></tr>"
         for t in analysis.tests
     )
     return f"<h2>Does the model fit the record?</h2><table>{rows}</table>"
@@ -279,7 +281,7 @@ def _numbers(analysis: Analysis) -> str:
         )
     if not rows:
         return ""
-    cells = "".join(f"<tr><td>{_e(a)}</td><td class='n'>{_e(b)}</td></tr>" for a, b in rows)
+    cells = "".join(f"<tr><td>{escaped(a)}</td><td class='n'>{escaped(b)}</td></tr>" for a, b in rows)
     return f"<h2>Numbers</h2><table>{cells}</table>"
 
 
@@ -300,16 +302,16 @@ def _parameters(analysis: Analysis) -> str:
         pull = f"{fit.pull(n):+.2f}" if prior is not None and prior.sd is not None else "–"
         after = drawn.get(n)
         more = "" if after is None else _pm(after["mean"], after["sd"])
-        rows.append(f"<tr><td>{_e(n)}</td><td class='n'>{before}</td><td class='n'>{_pm(v, s)}</td>"
+        rows.append(f"<tr><td>{escaped(n)}</td><td class='n'>{before}</td><td class='n'>{_pm(v, s)}</td>"
                     f"<td class='n'>{pull}</td><td class='n'>{more}</td></tr>")  # fmt: skip
     head = ("<tr><th>parameter</th><th class='n'>prior</th><th class='n'>maximum ± sd</th><th class='n'>pull</th>"
             "<th class='n'>posterior mean ± sd</th></tr>")  # fmt: skip
     R = fit.correlation - np.eye(len(fit.names))
     pairs = sorted(((abs(R[i, j]), i, j) for i in range(len(R)) for j in range(i)), reverse=True)[:6]
     strong = ", ".join(f"{fit.names[i]} – {fit.names[j]}: {R[i, j]:+.2f}" for size, i, j in pairs if size > 0.3)
-    note = f"<p>Strongest correlations: {_e(strong)}.</p>" if strong else ""
+    note = f"<p>Strongest correlations: {escaped(strong)}.</p>" if strong else ""
     for text in [] if analysis.posterior is None else analysis.posterior.facts["identifiability"]:
-        note += f"<p>{_e(text[0].upper() + text[1:])}.</p>"
+        note += f"<p>{escaped(text[0].upper() + text[1:])}.</p>"
     return f"<h2>Parameters</h2><table>{head}{''.join(rows)}</table>{note}"
 
 
@@ -329,7 +331,8 @@ def _provenance(analysis: Analysis, document: dict[str, Any]) -> str:
         f"1 SN = {c.density:.4g} {c.unit}²/Hz ± {100 * c.relative_sd:.2f} %" if c.floor_known else "no shot reference"
     )
     return (
-        f"<footer>{_e(r.name)}: {r.size} samples at {r.sample_rate_hz:g} Hz, {r.sampling} sampling. {_e(calibration)}. "
-        f"{_e(meta)}<br>backaction {__version__}; parameters, seed and every number are in result.json, the "
+        f"<footer>{escaped(r.name)}: {r.size} samples at {r.sample_rate_hz:g} Hz, {r.sampling} sampling. "
+        f"{escaped(calibration)}. "
+        f"{escaped(meta)}<br>backaction {__version__}; parameters, seed and every number are in result.json, the "
         "fitted experiment in fitted.toml, the trajectory in track.h5.</footer>"
     )

@@ -21,6 +21,8 @@ from backaction.system import LinearSystem, Port
 if TYPE_CHECKING:
     import xarray
 
+    from backaction.experiment import Experiment
+
 VACUUM = 0.5
 """Density of one vacuum quadrature: one shot-noise unit."""
 
@@ -89,6 +91,19 @@ class Response:
         S = np.broadcast_to(system.S, (f.size, *system.S.shape))
         return cls(f, H, S, (*names, *d.currents), 0.0, V, system.inputs)
 
+    def budget(self, current: str) -> Budget:
+        """Spectrum of one output by source in shot-noise units, as `response.budget`."""
+        if current not in self.outputs:
+            raise InputError(f"no output '{current}'; here: {', '.join(self.outputs)}")
+        k, at = self.outputs.index(current), 0
+        sources = {}
+        for port in self.inputs:
+            cols = slice(at, at + port.size)
+            h, S = self.transfer[:, k, cols], self.density[:, cols, cols]
+            sources[port.name] = np.real(np.einsum("fi,fij,fj->f", h, S, np.conj(h))) / VACUUM
+            at += port.size
+        return Budget(self.frequency_hz, np.real(self.spectrum()[:, k, k]) / VACUUM, sources, current)
+
     def spectrum(self) -> Array:
         """H S H^dagger plus what was added, shape (f, p, p), vacuum 1/2."""
         return self.transfer @ self.density @ np.conj(np.swapaxes(self.transfer, -1, -2)) + self.added
@@ -115,6 +130,57 @@ class Response:
         if self.signal_covariance is None:
             raise InputError("this Response does not know the covariance of its signals")
         return self.signal_covariance
+
+
+def frequency_response(experiment: Experiment, frequency_hz: Any) -> Response:
+    """The detected currents of any experiment on a frequency axis, also of one that is known by its spectra only.
+
+    A structurally damped element acts at each frequency as friction of its own strength there, so that the network is
+    one batch of
+    systems, each used at its own frequency; further array fields then need a last axis of length 1. `stabilised =
+    "externally"` declares that a servo outside the measured band holds
+    an unstable system: its transfer functions are then those of the linear equations, unstable poles included.
+
+    Raises
+    ------
+    ModelError
+        If it is unstable and not declared so.
+    InputError
+        For frequency 0 with structural damping.
+    """
+    f = _axis(frequency_hz)
+    damped = any(e.spectral for e in experiment.elements)
+    if damped and np.any(f == 0):
+        raise InputError(f"{experiment.name}: structural damping has no value at frequency 0")
+    resolved = experiment.resolved()
+    here = (
+        replace(resolved, elements=tuple(e.at_frequency(f) for e in resolved.elements), priors={})
+        if damped
+        else resolved
+    )
+    system = here.build().detected()
+    if not experiment.stabilised:
+        # friction grows towards low frequencies; stability is decided where it is that of the linewidth given
+        own = (
+            replace(here, elements=tuple(e.at_frequency(_own(e)) for e in resolved.elements)).build()
+            if damped
+            else system
+        )
+        if np.max(np.linalg.eigvals(own.A).real, initial=-1.0) >= 0:
+            raise ModelError(f'{instability(own)} (if a servo holds it: stabilised = "externally", for spectra)')
+    n = system.A.shape[-1]
+    # one system per frequency where friction depends on it, else one for all: the frequencies are the last leading axis
+    A, B, C, D, S = (
+        m if damped and m.ndim > 2 else m[..., None, :, :] for m in (system.A, system.B, system.C, system.D, system.S)
+    )
+    s = (-2j * np.pi * f)[:, None, None] * np.eye(n)
+    H = C @ np.linalg.solve(s - A, B.astype(complex)) + D
+    S = np.broadcast_to(S, np.broadcast_shapes(S.shape, (f.size, 1, 1)))
+    return Response(f, H, S, system.currents, 0.0, None, system.inputs)
+
+
+def _own(element: Any) -> float:
+    return float(np.real(getattr(element, "mechanical_hz", getattr(element, "frequency_hz", 1.0))))
 
 
 def resolvent_rows(A: Array, C: Array, s: Array) -> Array:

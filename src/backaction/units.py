@@ -18,6 +18,8 @@ _PINT_UNIT = {
     "K": "kelvin",
     "s": "second",
     "m": "metre",
+    "kg": "kilogram",
+    "N": "newton",
     "SN": "dimensionless",
     "dB": "dimensionless",
     "1": "dimensionless",
@@ -43,7 +45,7 @@ def number(value: Any, unit: str, where: str) -> float:
     value
         A finite number, or a string such as `"1.7 kHz"`, `"93 %"`, `"1.68 SN"`, `"3 dB"`.
     unit
-        One of `Hz, deg, W, K, s, m, SN, dB, 1, sqrt(Hz)`.
+        One of `Hz, deg, W, K, s, m, kg, N, SN, dB, 1, sqrt(Hz)`.
     where
         Words for the error message: file, element and key.
 

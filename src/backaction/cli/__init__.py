@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from backaction.cli import design, fits, records, reproduce, states
+from backaction.cli import calibrations, design, fits, records, reproduce, states
 from backaction.errors import BackactionError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
 states.register(app)
 records.register(app)
 fits.register(app)
+calibrations.register(app)
 design.register(app)
 reproduce.register(app)
 

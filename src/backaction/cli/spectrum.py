@@ -20,6 +20,8 @@ def axis(experiment: Experiment) -> Array:
     """Default frequencies: the experiment's band, or 10 % about its modes."""
     if experiment.band_hz is not None:
         return np.linspace(*experiment.band_hz, 501)
+    if experiment.spectra_only:
+        raise InputError(f"{experiment.name}: name the frequencies with --f LO:HI:N")
     poles = np.linalg.eigvals(experiment.system.A) / (2 * np.pi)
     if any(m.frame.kind == "rotating" for m in experiment.system.modes):
         span = 1.5 * float(np.max(np.abs(poles)))

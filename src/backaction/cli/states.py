@@ -168,22 +168,30 @@ def spectrum(
 
     from backaction.band import power
     from backaction.cli.spectrum import areas, axis, document, save_spectrum, text
-    from backaction.experiment import read_overrides
+    from backaction.experiment import Experiment, read_overrides
     from backaction.files import to_json
-    from backaction.response import Budget, budget, flux_budget
-    from backaction.system import LinearSystem
+    from backaction.response import Budget, budget, flux_budget, frequency_response
 
     chosen = load(experiment, set_)
     grid = frequencies(f) if f else np.linspace(*interval(band, "--band"), 501) if band else axis(chosen)
 
-    def spectrum_of(system: LinearSystem) -> Budget:
-        return budget(system, grid, current) if port is None else flux_budget(system, grid, port)
+    def spectrum_of(e: Experiment) -> Budget:
+        if not e.spectra_only:
+            return budget(e.system, grid, current) if port is None else flux_budget(e.system, grid, port)
+        if port is not None or band is not None:
+            raise ModelError(
+                f"{e.name}: known by its spectra only: {'--port' if port else '--band'} needs a state space"
+            )
+        response = frequency_response(e, grid)
+        if current is None and len(response.outputs) != 1:
+            raise InputError(f"name one of the currents with --current: {', '.join(response.outputs)}")
+        return response.budget(current or response.outputs[0])
 
     if port is not None and band is not None:
         raise InputError("--band is of a current, not of a field: leave out --port")
     if port is not None and current is not None:
         raise InputError("give --port or --current, not both")
-    mine = spectrum_of(chosen.system)
+    mine = spectrum_of(chosen)
     against = (
         load(diff, diff_set)
         if diff
@@ -192,7 +200,7 @@ def spectrum(
         else None
     )
     diff = ", ".join([*([diff] if diff else []), *(diff_set or [])]) or None
-    other = spectrum_of(against.system) if against else None
+    other = spectrum_of(against) if against else None
     facts = document(chosen, mine, diff, other)
     bands = None
     if band is not None:

@@ -43,6 +43,11 @@ def flag(doc: str = "") -> Any:
     return field(default=False, metadata={"flag": True, "doc": doc})
 
 
+def series(unit: str, doc: str = "", default: Any = ()) -> Any:
+    """A dataclass field that holds a tuple of numbers in `unit`, or of words where `unit` is empty."""
+    return field(default=default, metadata={"series": unit, "doc": doc})
+
+
 def parts(kind: type[Part], doc: str = "") -> Any:
     """A dataclass field that holds a tuple of named parts (further mechanical modes, spectral lines)."""
     return field(default=(), metadata={"parts": kind, "doc": doc})
@@ -125,6 +130,13 @@ class Part:
             return {str(k): number(v, "1", f"{here}.{k}") for k, v in value.items()}
         if meta.get("flag"):
             return {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
+        if "series" in meta:
+            items = value.split(",") if isinstance(value, str) else value
+            if not isinstance(items, (list, tuple)):
+                raise InputError(f"{here} = {value!r}: expected a list")
+            if not meta["series"]:
+                return tuple(str(v).strip() for v in items)
+            return tuple(number(v, meta["series"], here) for v in items)
         if not isinstance(value, (str, int, float)) or isinstance(value, bool):
             raise InputError(f"{here} = {value!r}: expected a word")
         return value
@@ -196,7 +208,8 @@ class Part:
         out: dict[str, Any] = {}
         for f in fields(self):
             value = getattr(self, f.name)
-            if f.name == "name" or value is None or value is False or (f.metadata.get("parts") and not value):
+            empty = not value if f.metadata.keys() & {"parts", "series"} else value is None or value is False
+            if f.name == "name" or empty:
                 continue
             if f.metadata.get("parts"):
                 out[f.name] = [{"name": p.name} | p.to_table() for p in value]
@@ -236,6 +249,15 @@ class Element(Part):
     def build(self, light: Light = Light()) -> LinearSystem:
         """The element as a `LinearSystem`, given the light that reaches it."""
         raise InputError(f"{self.name}: elements of kind '{self.kind}' cannot be built")
+
+    def at_frequency(self, frequency_hz: Any) -> Self:
+        """The element that acts as this one does at each frequency alone; itself unless it is structurally damped."""
+        return self
+
+    @property
+    def spectral(self) -> bool:
+        """Whether the element has no state space: it is known by frequency only."""
+        return getattr(self, "damping", "") == "structural"
 
     def driven(self, system: LinearSystem) -> LinearSystem:
         """The built element with the noise of `drive` added to its input fields."""

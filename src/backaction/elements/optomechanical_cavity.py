@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from backaction.constants import C_LIGHT, HBAR, TWO_PI
 from backaction.elements.base import Element, Light, Part, choice, flag, parts, quantity
-from backaction.elements.oscillators import damped_rotation, occupation_at, thermal_bath
+from backaction.elements.oscillators import damped_rotation, occupation_at, structural, thermal_bath
 from backaction.elements.sideband_oscillator import SidebandOscillator
 from backaction.errors import InputError, ModelError
 from backaction.matrices import Pair, block_diagonal, concrete, join, solve, stack
@@ -84,7 +84,7 @@ class OptomechanicalCavity(Element):
     wavelength_m: Any = quantity("m", None, above=0.0, doc="of the carrier; needed with power_w")
     mode_matching: Any = quantity("1", 1.0, minimum=0.0, maximum=1.0, doc="power overlap with the cavity mode")
     detect_unmatched: bool = flag("all the reflected light leaves by `out`, not only the incoming beam's spatial mode")
-    damping: str = choice("velocity", "velocity", "symmetric")
+    damping: str = choice("velocity", "velocity", "symmetric", "structural", doc="structural: spectra only")
     modes: tuple[MechanicalMode, ...] = parts(MechanicalMode, "further mechanical modes in the same field")
 
     def __post_init__(self) -> None:
@@ -289,11 +289,26 @@ class OptomechanicalCavity(Element):
         except ModelError:  # no carrier leaves by this port: its quadratures have no reference of their own
             return 1.0, 0.0
 
+    def at_frequency(self, frequency_hz: Any) -> Self:
+        """With structural damping: friction of the same loss at each frequency, of every mechanical mode."""
+        if self.damping != "structural":
+            return self
+
+        def width(part: OptomechanicalCavity | MechanicalMode) -> Any:
+            return structural(part.mechanical_linewidth_hz, part.mechanical_hz, frequency_hz)
+
+        modes = tuple(replace(m, mechanical_linewidth_hz=width(m)) for m in self.modes)
+        return replace(self, damping="velocity", mechanical_linewidth_hz=width(self), modes=modes)
+
     # -- the element ----------------------------------------------------------------------------------------------
 
     def build(self, light: Light = Light()) -> LinearSystem:
         """LinearSystem with one input and output field per port, `name.in` and `name.out` on the path, and the baths."""
         self._lab_only(light)
+        if self.damping == "structural":
+            raise ModelError(
+                f"{self.name}: structural damping has no state-space form: spectra only (a frequency-domain Response)"
+            )
         entry, leave, carrier_port = self.port_roles()
         rates = self.port_rates()
         kappa, delta = sum(rates.values()), TWO_PI * np.asarray(self.detuning_hz)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from backaction.constants import TWO_PI
 from backaction.elements.base import Element, Light, choice, quantity
-from backaction.elements.oscillators import damped_rotation, occupation_at, thermal_bath
+from backaction.elements.oscillators import damped_rotation, occupation_at, structural, thermal_bath
 from backaction.errors import InputError, ModelError
 from backaction.matrices import block_diagonal, join, stack
 from backaction.system import LinearSystem, Mode, Port
@@ -21,8 +21,8 @@ class Oscillator(Element):
 
     With `readout_rate_hz` (Gamma) the light that reads also drives (back-action). With `gain` instead,
     P_out = P_in + gain X and nothing acts back: an electrical or classical reading; gain in sqrt(Hz).
-    `damping`: `velocity` (friction, gamma on P), `symmetric` (gamma/2 on X and P); `structural` has no
-    state-space form and is refused here.
+    `damping`: `velocity` (friction, gamma on P), `symmetric` (gamma/2 on X and P); `structural` (a constant loss
+    angle gamma/f) has no state-space form: spectra only (`response.frequency_response`).
     """
 
     kind: ClassVar[str] = "oscillator"
@@ -36,12 +36,19 @@ class Oscillator(Element):
     gain: Any = quantity("sqrt(Hz)", None, doc="reading without back-action")
     damping: str = choice("velocity", "velocity", "symmetric", "structural")
 
+    def at_frequency(self, frequency_hz: Any) -> Self:
+        """With structural damping: friction of the same loss at each frequency (`oscillators.structural`)."""
+        if self.damping != "structural":
+            return self
+        width = structural(self.intrinsic_linewidth_hz, self.frequency_hz, frequency_hz)
+        return replace(self, damping="velocity", intrinsic_linewidth_hz=width)
+
     def build(self, light: Light = Light()) -> LinearSystem:
         """LinearSystem with inputs in, bath and output out."""
         self._lab_only(light)
         if self.damping == "structural":
             raise ModelError(
-                f"{self.name}: structural damping has no state-space form (it is a frequency-domain Response)"
+                f"{self.name}: structural damping has no state-space form: spectra only (a frequency-domain Response)"
             )
         if self.occupation is None and self.temperature_k is None:
             raise InputError(f"{self.name} (oscillator): missing occupation or temperature_k")

@@ -31,6 +31,15 @@ def damped_rotation(omega: Any, gamma: Any, damping: str) -> Array:
     return stack([[0.0 * gamma, omega], [-omega, -gamma]])
 
 
+def structural(linewidth_hz: Any, mechanical_hz: Any, frequency_hz: Any) -> Any:
+    """Linewidth of the friction that acts at f as a constant loss angle phi does: gamma f_m/|f|, phi = gamma/f_m.
+
+    F/x = k (1 + i phi): the imaginary part is that of friction with gamma(f) = phi f_m^2/f. With the bath's occupation
+    left at f_m the force is 2 gamma(f) k_B T/(hbar omega_m), which is the fluctuation-dissipation theorem for k_B T >> h f.
+    """
+    return np.asarray(linewidth_hz) * np.abs(np.asarray(mechanical_hz) / np.asarray(frequency_hz))
+
+
 def thermal_bath(name: str, gamma: Any, occupation: Any, damping: str) -> tuple[Port, Array, Array]:
     """Bath port, coupling B (2, k) and density S (k, k) of a reservoir with `occupation` quanta.
 

@@ -27,7 +27,7 @@ class SpinOscillator(Element):
     `broadband_noise_sn` adds classical white noise to the P quadrature at the output (in units of vacuum). A
     dynamical broadband mode (`broadband_linewidth_hz`, `broadband_readout_rate_hz`; Thomas B17) sees the same
     light with the same Z; the field-mediated coupling -zeta sqrt(Gamma Gamma_bb) between the two modes, which
-    the paper leaves out, is kept because without it the commutators decay.
+    the paper leaves out, is kept because without it the commutators decay; `broadband_coupling = "none"` leaves it out.
     """
 
     kind: ClassVar[str] = "spin_oscillator"
@@ -44,6 +44,9 @@ class SpinOscillator(Element):
     broadband_noise_sn: Any = quantity("SN", 0.0, minimum=0.0, doc="white noise added to P at the output")
     broadband_linewidth_hz: Any = quantity("Hz", None, above=0.0, doc="linewidth of a dynamical broadband mode")
     broadband_readout_rate_hz: Any = quantity("Hz", None, minimum=0.0, doc="its readout rate")
+    broadband_coupling: str = choice(
+        "mediated", "mediated", "none", doc="of the broadband mode to the spin, by the field"
+    )
     damping: str = choice("symmetric", "symmetric", "velocity")
 
     def __post_init__(self) -> None:
@@ -104,7 +107,7 @@ class SpinOscillator(Element):
         drift = block_diagonal(
             [damped_rotation(omega, w + 2 * zeta * g, self.damping) for w, g in zip(widths, rates, strict=True)]
         )
-        if len(names) == 2:
+        if len(names) == 2 and self.broadband_coupling == "mediated":
             shared = -zeta * np.sqrt(rates[0] * rates[1])
             drift = drift + block_cross(shared)
         couple = np.concatenate(np.broadcast_arrays(*[np.sqrt(2 * g)[..., None, None] * Z for g in rates]), axis=-2)

@@ -1,0 +1,349 @@
+"""A calibration set: files and methods in one TOML, run in the order in which they depend on one another.
+
+name = "day 3"
+experiment = "hybrid.toml"            # beside this file or shipped: the priors must be its fields (default: not checked)
+[[calibration]]
+name = "squeezing"                    # any word; default the method's
+method = "squeezing"
+files = ["squeezing.csv"]             # relative to this file
+given = { unit = "SN", averages = 600, reference = "shot noise" }     # what the files do not say
+uses = { cavity_linewidth_hz = "cavity.cavity_linewidth_hz" }         # a setting from an earlier calibration's quantity
+priors = { "membrane.coupling_hz" = "coupling_1_hz" }                 # instead of the method's own choice
+... settings of the method
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backaction.calibration.method import Method, Quantity, Result
+from backaction.errors import InputError, nearest
+from backaction.experiment import Experiment, unit_bounds
+from backaction.files import provenance
+from backaction.formats import READERS, read_record
+from backaction.formats.tables import Table, read_table
+from backaction.matrices import Array
+from backaction.records import averaged_spectrum
+
+SCHEMA = "backaction/calibration/1"
+STAGES = ("efficiency and power", "detector", "cavity", "mechanics", "coupling and thermometry", "spin")
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Calibrated:
+    """The results of a set and the priors that follow: fields of an experiment with means, errors and covariance."""
+
+    name: str
+    results: tuple[Result, ...]
+    priors: Mapping[str, Quantity]
+    covariance: Array
+    warnings: tuple[str, ...] = ()
+    experiment: str | None = None
+
+    def document(self) -> dict[str, Any]:
+        """JSON of schema `backaction/calibration/1`: what `fit` and `analyze` read, with the results that it comes from."""
+        names = list(self.priors)
+        return {
+            "schema": SCHEMA,
+            "name": self.name,
+            "experiment": self.experiment,
+            "parameters": {k: {"mean": q.value, "sd": q.sd, "unit": q.unit} for k, q in self.priors.items()},
+            "covariance": {"names": names, "matrix": self.covariance},
+            "results": [r.document() for r in self.results],
+            "warnings": list(self.warnings),
+            "provenance": provenance(),
+        }
+
+    @property
+    def passed(self) -> bool:
+        """Whether every model describes its data (p > 0.001)."""
+        return all(r.p is None or r.p > 1e-3 for r in self.results)
+
+
+def read_data(method: Method, path: str | Path, given: Mapping[str, Any]) -> Table:
+    """One data file of a method: a table, or the spectrum of a record where the method has a `resolution_hz`."""
+    suffix = Path(str(path)).suffix.lower()
+    width = getattr(method, "resolution_hz", None)
+    records = {k for k in READERS if k not in (".h5", ".hdf5", ".npz")}
+    if suffix not in records and width is None:
+        return read_table(path)
+    if not hasattr(method, "resolution_hz"):
+        raise InputError(f"{path}: {method.kind} reads tables, not records")
+    if width is None:
+        raise InputError(f"{path}: is a record: --set resolution_hz=... says the spectrum to make of it")
+    keys = ("sample_rate_hz", "sampling", "unit", "scale")
+    record = read_record(path, **{k: v for k, v in given.items() if k in keys})
+    s = averaged_spectrum(record, float(width))
+    said = {
+        "unit": "V^2/Hz",
+        "sided": "two",
+        "averages": float(s.averages),
+        "window": "rectangular",
+        "reference": record.unit,
+    }
+    return Table(str(path), ("frequency_Hz", "density"), np.column_stack([s.frequency_hz, s.density]), said)
+
+
+def run_one(method: Method, files: Sequence[str | Path], given: Mapping[str, Any] | None = None) -> Result:
+    """Read a method's files and run it.
+
+    Raises
+    ------
+    InputError
+        Naming file, setting, value and what is allowed.
+    ModelError
+        Where the data have no such answer.
+    """
+    given = dict(given or {})
+    low, high = method.files
+    if not low <= len(files) <= high:
+        wanted = f"{low}" if low == high else f"{low} to {high}"
+        raise InputError(f"{method.kind}: {len(files)} data files, needs {wanted} ({method.reads})")
+    return method.run([read_data(method, f, given) for f in files], given)
+
+
+def combine(name: str, results: Sequence[Result], experiment: Experiment | None = None) -> Calibrated:
+    """Priors of all results together; a field that two of them know is the weighted mean where they agree.
+
+    Fields that the experiment does not have, or does not set, are left out with a note. Results are independent of one
+    another.
+    """
+    warnings: list[str] = []
+    blocks: list[tuple[list[str], Array, Array]] = []
+    units: dict[str, Quantity] = {}
+    for r in results:
+        warnings += [f"{r.name}: {w}" for w in r.warnings]
+        order = list(r.quantities)
+        fields = {}
+        for path, key in r.priors.items():
+            if experiment is not None and not _settable(experiment, path):
+                continue
+            fields[path] = key
+        if r.p is not None and r.p < 1e-3 and fields:
+            warnings.append(f"{r.name}: its model does not describe its data: its priors are left out")
+            fields = {}
+        fixed = [k for k, v in fields.items() if not r[v].sd > 0]
+        for path in fixed:
+            warnings.append(f"{r.name}: {path} has no error (at a bound): no prior")
+            del fields[path]
+        fields = _independent(r, fields)
+        index = [order.index(v) for v in fields.values()]
+        mean = np.array([r[v].value for v in fields.values()])
+        blocks.append((list(fields), mean, r.covariance[np.ix_(index, index)]))
+        units |= {k: r[v] for k, v in fields.items()}
+    names = list(dict.fromkeys(n for b in blocks for n in b[0]))
+    if not names:
+        return Calibrated(
+            name, tuple(results), {}, np.zeros((0, 0)), tuple(warnings), experiment.name if experiment else None
+        )
+    information, weighted = np.zeros((len(names), len(names))), np.zeros(len(names))
+    for fields_, mean, V in blocks:
+        if not fields_:
+            continue
+        index = [names.index(n) for n in fields_]
+        scale = np.sqrt(np.diag(V))
+        inverse = np.linalg.pinv(V / np.outer(scale, scale), rcond=1e-10, hermitian=True) / np.outer(scale, scale)
+        information[np.ix_(index, index)] += inverse
+        weighted[index] += inverse @ mean
+    size = np.sqrt(np.diag(information))
+    covariance = np.linalg.inv(information / np.outer(size, size)) / np.outer(size, size)
+    means = covariance @ weighted
+    for k, n in enumerate(names):
+        known = [(m[f.index(n)], V[f.index(n), f.index(n)]) for f, m, V in blocks if n in f]
+        if len(known) > 1:
+            apart = abs(known[0][0] - known[1][0]) / np.sqrt(known[0][1] + known[1][1])
+            if apart > 3:
+                raise InputError(
+                    f"{name}: two calibrations disagree on {n}: {known[0][0]:.6g} +- {np.sqrt(known[0][1]):.2g} and "
+                    f"{known[1][0]:.6g} +- {np.sqrt(known[1][1]):.2g} ({apart:.1f} sd)"
+                )
+            warnings.append(f"{n}: {len(known)} calibrations combined ({apart:.1f} sd apart): {means[k]:.6g}")
+    priors = {
+        n: Quantity(float(means[k]), float(np.sqrt(covariance[k, k])), units[n].unit, units[n].meaning)
+        for k, n in enumerate(names)
+    }
+    return Calibrated(
+        name, tuple(results), priors, covariance, tuple(warnings), experiment.name if experiment else None
+    )
+
+
+def _independent(r: Result, fields: Mapping[str, str]) -> dict[str, str]:
+    """The fields whose quantities are not functions of those before them (a temperature and its occupation, say)."""
+    order, kept = list(r.quantities), list[str]()
+    out: dict[str, str] = {}
+    for path, key in fields.items():
+        index = [order.index(k) for k in [*kept, key]]
+        V = r.covariance[np.ix_(index, index)]
+        scale = np.sqrt(np.diag(V))
+        if np.linalg.eigvalsh(V / np.outer(scale, scale))[0] > 1e-7:
+            out[path] = key
+            kept.append(key)
+    return out
+
+
+def _settable(experiment: Experiment, path: str) -> bool:
+    try:
+        value = experiment.value(path)
+        unit_bounds(experiment, path)
+    except InputError:
+        return False
+    return value is not None
+
+
+# -- the set ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Entry:
+    name: str
+    method: type[Method]
+    files: tuple[Path, ...]
+    settings: Mapping[str, Any]
+    given: Mapping[str, Any] = field(default_factory=dict)
+    uses: Mapping[str, str] = field(default_factory=dict)
+    priors: Mapping[str, str] | None = None
+
+
+def run_set(path: str | Path, say: Say | None = None) -> Calibrated:
+    """Run a calibration set; see the module's text.
+
+    Raises
+    ------
+    InputError
+        One line naming file, calibration, key and what is allowed; also where a calibration uses one that comes later in
+        the order detector, cavity, ring-down, squeezing, spin, or where two disagree by more than 3 sd.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid TOML: {error}") from None
+    for key in table:
+        if key not in ("name", "experiment", "description", "calibration"):
+            raise InputError(
+                f"{path}: unknown key '{key}'{nearest(key, ('name', 'experiment', 'description', 'calibration'))}"
+            )
+    experiment = None
+    if "experiment" in table:
+        source = str(table["experiment"])
+        experiment = Experiment.load(path.parent / source if (path.parent / source).is_file() else source)
+    items = table.get("calibration", [])
+    if not isinstance(items, list) or not items or not all(isinstance(i, Mapping) for i in items):
+        raise InputError(f"{path}: needs at least one [[calibration]]")
+    entries = [_entry(item, path, k) for k, item in enumerate(items, 1)]
+    names = [e.name for e in entries]
+    for n in names:
+        if names.count(n) > 1:
+            raise InputError(f"{path}: two calibrations have the name '{n}'")
+    done: dict[str, Result] = {}
+    for e in _ordered(entries, path):
+        if say is not None:
+            say(e.name)
+        result = run_one(_built(e, done, path), e.files, e.given)
+        if e.priors is not None:
+            for key, quantity in e.priors.items():
+                if quantity not in result.quantities:
+                    raise InputError(
+                        f"{path}: {e.name}: priors: no quantity '{quantity}'{nearest(quantity, result.quantities)}"
+                    )
+                if experiment is not None and not _settable(experiment, key):
+                    experiment.value(key)
+                    raise InputError(f"{path}: {e.name}: priors: {key} is not set in '{experiment.name}'")
+            result = replace(result, priors=dict(e.priors))
+        done[e.name] = result
+    return combine(str(table.get("name", path.stem)), [done[n] for n in names], experiment)
+
+
+def _entry(item: Mapping[str, Any], path: Path, index: int) -> _Entry:
+    from backaction.calibration import METHODS
+
+    where = f"{path}: [[calibration]] {index}"
+    kind = item.get("method")
+    if kind not in METHODS:
+        raise InputError(f"{where}: method = {kind!r}: unknown{nearest(str(kind), METHODS)}")
+    files = item.get("files", [])
+    if not isinstance(files, list) or not all(isinstance(f, str) for f in files):
+        raise InputError(f"{where}: files = {files!r}: expected a list of file names")
+    tables = {}
+    for key in ("given", "uses", "priors"):
+        if key in item and not isinstance(item[key], Mapping):
+            raise InputError(f"{where}: {key} = {item[key]!r}: expected a table")
+        tables[key] = dict(item[key]) if key in item else None
+    settings = {k: v for k, v in item.items() if k not in ("name", "method", "files", "given", "uses", "priors")}
+    name = str(item.get("name", kind))
+    return _Entry(
+        name,
+        METHODS[kind],
+        tuple(p for f in files for p in _matching(path.parent, f, where)),
+        settings,
+        tables["given"] or {},
+        tables["uses"] or {},
+        tables["priors"],
+    )
+
+
+def _matching(folder: Path, name: str, where: str) -> list[Path]:
+    if "*" not in name:
+        return [folder / name]
+    found = sorted(folder.glob(name))
+    if not found:
+        raise InputError(f"{where}: files: nothing matches '{name}'")
+    return found
+
+
+def _ordered(entries: Sequence[_Entry], path: Path) -> list[_Entry]:
+    """By stage; a `uses` of a later or the own stage must name an entry above."""
+    order = sorted(entries, key=lambda e: e.method.stage)
+    by = {e.name: e for e in entries}
+    for e in entries:
+        for setting, source in e.uses.items():
+            other = str(source).partition(".")[0]
+            if other not in by:
+                raise InputError(
+                    f"{path}: {e.name}: uses {setting} = '{source}': no calibration '{other}'{nearest(other, by)}"
+                )
+            if order.index(by[other]) >= order.index(e):
+                raise InputError(
+                    f"{path}: {e.name} ({STAGES[e.method.stage]}) uses {other} ({STAGES[by[other].method.stage]}), "
+                    f"which depends on it: "
+                    f"the order is {', '.join(STAGES)}"
+                )
+    return order
+
+
+def _built(e: _Entry, done: Mapping[str, Result], path: Path) -> Method:
+    settings = dict(e.settings)
+    for setting, source in e.uses.items():
+        name, _, quantity = str(source).partition(".")
+        found = done[name].quantities
+        if quantity not in found:
+            raise InputError(
+                f"{path}: {e.name}: uses {setting}: '{name}' has no quantity '{quantity}'{nearest(quantity, found)}"
+            )
+        if setting in settings:
+            raise InputError(f"{path}: {e.name}: {setting} is given and used from '{source}': remove one")
+        settings[setting] = found[quantity].value
+        spread = _spread_key(e.method, setting)
+        if spread is not None and spread not in settings:
+            settings[spread] = found[quantity].sd
+    return e.method.from_table(e.name, settings, str(path))
+
+
+def _spread_key(method: type[Method], setting: str) -> str | None:
+    """The setting that holds the error of another: `cavity_linewidth_sd_hz` of `cavity_linewidth_hz`."""
+    known = method.keys()
+    for unit in ("_hz", "_k", "_kg", "_sn", "_deg", ""):
+        if setting.endswith(unit):
+            key = f"{setting.removesuffix(unit)}_sd{unit}" if unit else f"{setting}_sd"
+            if key in known:
+                return key
+    return None

@@ -1,0 +1,237 @@
+"""Mechanical calibrations by excitation: ring-down, driven force, and a phase-modulation tone for g_0."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from backaction.calibration.fitting import Unknown, Values, fit
+from backaction.calibration.method import Method, Panel, Result, Scatter
+from backaction.calibration.thermal import ThermalOscillator
+from backaction.constants import K_B, TWO_PI
+from backaction.elements.base import choice, quantity, series
+from backaction.elements.oscillators import occupation_at
+from backaction.errors import InputError, ModelError
+from backaction.formats.tables import Table, to_spectrum
+from backaction.matrices import Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ringdown(Method, Scatter):
+    """Intrinsic mechanical linewidth (full, of energy) from a ring-down.
+
+    Energy ~ exp(-2 pi gamma t). `power`: A exp(-2 pi gamma t) + floor; `amplitude`: sqrt of that; `quadratures`: Re and
+    Im of a demodulated ring-down, A exp(-pi gamma t + i(2 pi df t + phi)), with its frequency from the reference.
+    """
+
+    kind: ClassVar[str] = "ringdown"
+    reads: ClassVar[str] = "time, then power, amplitude, or Re and Im (layout)"
+    stage: ClassVar[int] = 3
+
+    layout: str = choice("power", "power", "amplitude", "quadratures")
+    reference_hz: Any = quantity("Hz", None, doc="of the demodulation")
+    element: str = "membrane"
+
+    def run(self, tables: Sequence[Table], given: Mapping[str, Any] | None = None) -> Result:
+        """Linewidth, quality factor where the frequency is known."""
+        table = tables[0]
+        t = table.axis(0, "s", self.axis_unit)
+        t = t - t[0]
+        complex_ = self.layout == "quadratures"
+        y: Array = table.column(1) + 1j * table.column(2) if complex_ else table.column(1)
+        energy = np.abs(y) ** (1 if self.layout == "power" else 2)
+        top = float(np.median(energy[: max(3, y.size // 50)]))
+        floor = float(np.median(energy[-max(3, y.size // 10) :]))
+        ratio = top / max(floor, 1e-12 * top)
+        if not ratio > 1.05:
+            raise ModelError(
+                f"{table.name}: the signal does not decay (first {top:.3g}, last {floor:.3g}): no ring-down"
+            )
+        within = np.flatnonzero(energy < floor + (top - floor) / np.e)
+        life = float(t[within[0]]) if within.size else float(t[-1])
+        rate = 1 / (TWO_PI * max(life, float(t[1])))
+        unknowns = [
+            Unknown("mechanical_linewidth_hz", rate, 0.05 * rate, "Hz", lower=0.0),
+            Unknown("start", top - (0 if complex_ else floor), 0.05 * top, lower=0.0),
+        ]
+        if complex_:
+            angle = np.unwrap(np.angle(y[: max(4, np.searchsorted(t, life))]))
+            slope = np.polyfit(t[: angle.size], angle, 1)
+            unknowns += [
+                Unknown("offset_hz", float(slope[0]) / TWO_PI, 0.1 / life, "Hz"),
+                Unknown("phase_rad", float(slope[1]), 0.1, "rad"),
+            ]
+        else:
+            unknowns.append(Unknown("floor", floor, 0.05 * top, lower=0.0))
+
+        def model(v: Values) -> list[Array]:
+            decay = v["start"] * np.exp(-TWO_PI * v["mechanical_linewidth_hz"] * t)
+            if complex_:
+                return [np.sqrt(decay) * np.exp(1j * (TWO_PI * v["offset_hz"] * t + v["phase_rad"]))]
+            return [decay + v["floor"]] if self.layout == "power" else [np.sqrt(decay + v["floor"])]
+
+        found = self.rescaled(
+            fit(
+                model,
+                [self.block(y, table)],
+                unknowns,
+                [{"mechanical_linewidth_hz": k * rate} for k in (0.3, 3.0)],
+                self.kind,
+            )
+        )
+        warnings = []
+        if t[-1] < 0.5 / (TWO_PI * found["mechanical_linewidth_hz"]):
+            warnings.append(
+                "the record is shorter than half a decay time: floor and linewidth are nearly the same thing"
+            )
+        derived: dict[str, tuple[Any, str, str]] = {}
+        if self.reference_hz is not None:
+            f0 = float(self.reference_hz)
+            derived["mechanical_hz"] = (lambda v: f0 + v.get("offset_hz", 0.0), "Hz", "")
+            derived["quality_factor"] = (
+                lambda v: (f0 + v.get("offset_hz", 0.0)) / v["mechanical_linewidth_hz"],
+                "1",
+                "f/gamma",
+            )
+        mu = model(found.values)[0]
+        panel = Panel("ring-down", t, np.abs(y), np.abs(mu), None, "time (s)", "signal", True)
+        return self.report(
+            found, derived, {f"{self.element}.mechanical_linewidth_hz": "mechanical_linewidth_hz"}, [panel], warnings
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseTone(Method):
+    """g_0 from a spectrum that holds the thermal line and a phase-modulation tone of known depth close to it.
+
+    The tone is a frequency deviation of variance (beta f_mod)^2/2, the thermal motion one of g_0^2 (2 n + 1); one
+    transduction for both: g_0 = beta f_mod sqrt(A_mech/A_tone/(2 (2 n + 1))). Gorodetsky et al., Opt. Express 18, 23236
+    (2010).
+    """
+
+    kind: ClassVar[str] = "phase_tone"
+    reads: ClassVar[str] = "frequency and density (a spectrum file)"
+    stage: ClassVar[int] = 4
+
+    modulation_hz: Any = quantity("Hz", above=0.0, doc="frequency of the tone")
+    depth_rad: Any = quantity("1", above=0.0, doc="beta, peak phase in radians")
+    depth_sd_rad: Any = quantity("1", 0.0, minimum=0.0)
+    mechanical_hz: Any = quantity("Hz", above=0.0, doc="about where the thermal line lies")
+    temperature_k: Any = quantity(
+        "K", above=0.0, doc="of the mode, with dynamical back-action negligible or counted in"
+    )
+    temperature_sd_k: Any = quantity("K", 0.0, minimum=0.0)
+    cavity_linewidth_hz: Any = quantity("Hz", None, above=0.0, doc="to judge whether one transduction holds for both")
+    axis_unit: str = choice("", "", "Hz", "kHz", "MHz")
+    element: str = "membrane"
+
+    def run(self, tables: Sequence[Table], given: Mapping[str, Any] | None = None) -> Result:
+        """g_0, with the areas of both lines."""
+        s = to_spectrum(tables[0], 1, given, self.axis_unit)
+        step = float(np.median(np.diff(s.frequency_hz)))
+        tone, mode = float(self.modulation_hz), float(self.mechanical_hz)
+        area, scatter = tone_area(tables[0], tone, given, self.axis_unit)
+        sub = ThermalOscillator(
+            name=self.name, frequencies_hz=(mode,), mask_hz=(tone - 5 * step, tone + 5 * step), axis_unit=self.axis_unit
+        )
+        line = sub.run(tables, given)
+        variance = line["variance_1"]
+        n = float(occupation_at(float(self.temperature_k), line["frequency_1_hz"].value))
+        beta = float(self.depth_rad)
+        g0 = beta * tone * np.sqrt(variance.value / area / (2 * (2 * n + 1)))
+        relative = [
+            0.5 * scatter / area,
+            float(self.depth_sd_rad) / beta,
+            0.5 * float(self.temperature_sd_k) / float(self.temperature_k),
+        ]
+        warnings = []
+        if self.cavity_linewidth_hz is not None and abs(tone - line["frequency_1_hz"].value) > 0.02 * float(
+            self.cavity_linewidth_hz
+        ):
+            warnings.append("tone and line are more than 2 % of kappa apart: their transduction differs")
+        out = line.extended(
+            "single_photon_coupling_hz",
+            g0,
+            {"variance_1": g0 / (2 * variance.value)},
+            g0 * float(np.linalg.norm(relative)),
+            "Hz",
+            "g_0",
+            f"{self.element}.single_photon_coupling_hz",
+        )
+        return out.renamed(
+            self.kind, self.name, {f"{self.element}.single_photon_coupling_hz": "single_photon_coupling_hz"}, warnings
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrivenForce(Method):
+    """Displacement calibration by a known sinusoidal force on a known mass.
+
+    x_rms = F/sqrt 2 |chi(f)|, chi = 1/(m [omega^2 - W^2 - i W gamma]). The spectrum holds the driven line and the
+    thermal one; with the mass the driven line gives metres per unit, and the thermal variance then the mode's temperature.
+    """
+
+    kind: ClassVar[str] = "driven_force"
+    reads: ClassVar[str] = "frequency and density (a spectrum file)"
+    stage: ClassVar[int] = 4
+
+    force_n: Any = quantity("N", above=0.0, doc="amplitude of the force")
+    force_sd_n: Any = quantity("N", 0.0, minimum=0.0)
+    drive_hz: Any = quantity("Hz", above=0.0)
+    mass_kg: Any = quantity("kg", above=0.0)
+    mass_sd_kg: Any = quantity("kg", 0.0, minimum=0.0)
+    mechanical_hz: Any = quantity("Hz", above=0.0, doc="about where the thermal line lies")
+    mask_hz: tuple[float, ...] = series("Hz", "low, high, ... left out")
+    axis_unit: str = choice("", "", "Hz", "kHz", "MHz")
+    element: str = "particle"
+
+    def run(self, tables: Sequence[Table], given: Mapping[str, Any] | None = None) -> Result:
+        """Metres per unit of the signal, temperature of the mode."""
+        area, scatter = tone_area(tables[0], float(self.drive_hz), given, self.axis_unit)
+        step = float(np.median(np.diff(to_spectrum(tables[0], 1, given, self.axis_unit).frequency_hz)))
+        mask = (*self.mask_hz, float(self.drive_hz) - 5 * step, float(self.drive_hz) + 5 * step)
+        line = ThermalOscillator(
+            name=self.name, frequencies_hz=(float(self.mechanical_hz),), mask_hz=mask, axis_unit=self.axis_unit
+        ).run(tables, given)
+        m, F, W = float(self.mass_kg), float(self.force_n), TWO_PI * float(self.drive_hz)
+
+        def scale(v: Values) -> float:
+            w, g = TWO_PI * v["frequency_1_hz"], TWO_PI * v["linewidth_1_hz"]
+            return F / np.sqrt(2) / m / np.hypot(w * w - W * W, W * g) / np.sqrt(area)
+
+        def temperature(v: Values) -> float:
+            return m * (TWO_PI * v["frequency_1_hz"]) ** 2 * v["variance_1"] * scale(v) ** 2 / K_B
+
+        at = {k: line[k].value for k in ("frequency_1_hz", "linewidth_1_hz", "variance_1")}
+        out = line
+        own = [0.5 * scatter / area, float(self.force_sd_n) / F, float(self.mass_sd_kg) / m]
+        for name, function, power, unit in (
+            ("displacement_m_per_unit", scale, (1, 1, 1), "m/unit"),
+            ("temperature_k", temperature, (2, 2, 1), "K"),
+        ):
+            slopes = {}
+            for k in at:
+                h = 1e-4 * line[k].sd
+                slopes[k] = (function(at | {k: at[k] + h}) - function(at | {k: at[k] - h})) / (2 * h)
+            size = function(at)
+            out = out.extended(name, size, slopes, size * float(np.linalg.norm(np.array(own) * power)), unit, "", "")
+        return out.renamed(self.kind, self.name, {}, [])
+
+
+def tone_area(table: Table, tone: float, given: Mapping[str, Any] | None, axis_unit: str) -> tuple[float, float]:
+    """(mean square, its sd) of a line at `tone` above its surroundings, one- or two-sided spectra alike."""
+    s = to_spectrum(table, 1, given, axis_unit)
+    f, step = s.frequency_hz, float(np.median(np.diff(s.frequency_hz)))
+    inside = np.abs(f - tone) < 4.5 * step
+    if np.count_nonzero(inside) < 5:
+        raise InputError(f"{table.name}: the tone at {tone:g} Hz lies outside the spectrum {f[0]:g}..{f[-1]:g} Hz")
+    ring = (np.abs(f - tone) < 20 * step) & ~inside
+    background = float(np.median(s.density[ring]))
+    area = 2 * step * float(np.sum(s.density[inside] - background))
+    scatter = 2 * step * background * np.sqrt(np.count_nonzero(inside) / float(np.median(s.averages)))
+    if area < 5 * scatter:
+        raise ModelError(f"{table.name}: no tone at {tone:g} Hz stands out of the spectrum")
+    return area, float(scatter)

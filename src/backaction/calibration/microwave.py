@@ -1,0 +1,262 @@
+"""Microwave thermometry: thermal sweep, red-tone cooling sweep, sideband asymmetry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from backaction.calibration.fitting import Relative, Unknown, Values, fit
+from backaction.calibration.method import Method, Panel, Result, Scatter
+from backaction.constants import HBAR, K_B, TWO_PI
+from backaction.elements.base import quantity
+from backaction.elements.oscillators import occupation_at
+from backaction.errors import InputError, ModelError
+from backaction.formats.tables import Table
+from backaction.matrices import Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThermalSweep(Method, Scatter):
+    """Gain, and the occupation of the cold mode, from sideband areas against the plate's temperature.
+
+    Area = K n(T) + B, n(T) = 1/(exp(hf/kT) - 1), above the saturation only. Where the mode does not follow the plate its
+    occupation comes out of the fit: n_base = (area - B)/K at the coldest point.
+    Ockeloen-Korppi 2018, Methods (there the modes sit at 41 and 30 quanta, not the 28.7 and 25.3 of the plate).
+    """
+
+    kind: ClassVar[str] = "thermal_sweep"
+    reads: ClassVar[str] = "temperature, area of the sideband"
+    stage: ClassVar[int] = 3
+
+    frequency_hz: Any = quantity("Hz", above=0.0, doc="of the mode")
+    fit_above_k: Any = quantity("K", None, minimum=0.0, doc="lowest temperature fitted; default: found from the data")
+    element: str = "drums"
+    field: str = "drum1_occupation"
+
+    def run(self, tables: Sequence[Table], given: Mapping[str, Any] | None = None) -> Result:
+        """Gain K, offset B and the occupation at the coldest point."""
+        T = tables[0].axis(0, "K", self.axis_unit)
+        area = tables[0].column(1)
+        order = np.argsort(T)
+        T, area = T[order], area[order]
+        table = replace(tables[0], values=tables[0].values[order])
+        if np.any(T <= 0):
+            raise InputError(f"{tables[0].name}: temperature {T[0]:g} K: must be > 0")
+        n = np.asarray(occupation_at(T, float(self.frequency_hz)))
+        lowest = float(self.fit_above_k) if self.fit_above_k is not None else self._above(table, T, n, area)
+        use = lowest <= T
+        if np.count_nonzero(use) < 4:
+            raise InputError(
+                f"thermal_sweep: {np.count_nonzero(use)} points at or above {lowest:g} K: needs 4 above the saturation"
+            )
+        if np.max(n[use]) < 2 * np.min(n[use]):
+            raise InputError(
+                f"thermal_sweep: occupations {np.min(n[use]):.3g}..{np.max(n[use]):.3g} do not span a factor of 2: "
+                f"K and B are one"
+            )
+        found = self._line(table, n[use], area[use], use)
+        cold = self.block(area[:1], table, slice(0, 1))
+        sd = float(cold.relative * area[0] if isinstance(cold, Relative) else np.ravel(cold.sd)[0])
+        K, B = found["gain"], found["offset"]
+        base = (float(area[0]) - B) / K
+        model = K * n + B
+        panel = Panel("thermal sweep", T * 1e3, area, model, None, "temperature (mK)", "area", True, True)
+        notes = [
+            f"fitted at and above {lowest * 1e3:g} mK; the coldest point has {base:.4g} quanta, the plate {n[0]:.4g}"
+        ]
+        equivalent = HBAR * TWO_PI * float(self.frequency_hz) / K_B / np.log1p(1 / base) if base > 0 else np.nan
+        notes.append(f"these are the quanta of {equivalent * 1e3:.4g} mK")
+        out = self.report(found, {}, {}, [panel], (), notes)
+        slopes = {"gain": -base / K, "offset": -1 / K}
+        return out.extended(
+            "occupation", base, slopes, sd / K, "1", "at the coldest point", f"{self.element}.{self.field}"
+        )
+
+    def _line(self, table: Table, n: Array, area: Array, rows: Any) -> Any:
+        slope = float((area[-1] - area[0]) / (n[-1] - n[0]))
+        unknowns = [Unknown("gain", slope, 0.05 * abs(slope)), Unknown("offset", 0.0, 0.05 * float(np.max(area)))]
+        return self.rescaled(
+            fit(lambda v: [v["gain"] * n + v["offset"]], [self.block(area, table, rows)], unknowns, (), self.kind)
+        )
+
+    def _above(self, table: Table, T: Array, n: Array, area: Array) -> float:
+        """From the warmest points down, as long as the next colder one lies within 2.5 sd of the line through them."""
+        k = max(0, T.size - 4)
+        while k > 0:
+            found = self._line(table, n[k:], area[k:], slice(k, None))
+            slope = np.array([n[k - 1], 1.0])
+            block = self.block(area[k - 1 : k], table, slice(k - 1, k))
+            own = block.relative * area[k - 1] if isinstance(block, Relative) else np.ravel(block.sd)[0]
+            sd = np.sqrt(slope @ found.covariance @ slope + float(own) ** 2)
+            if abs(area[k - 1] - found["gain"] * n[k - 1] - found["offset"]) > 2.5 * sd:
+                break
+            k -= 1
+        return float(T[k])
+
+
+def red_tone_linewidth(coupling: Any, kappa: Any, gamma: Any) -> Any:
+    """Mechanical linewidth under a red tone on the sideband, exact in the rotating wave.
+
+    (kappa + gamma)/2 - Re sqrt(((kappa - gamma)/2)^2 - 4 G^2); 4 G^2/kappa for weak coupling; 1.6 times that at G = 0.24
+    kappa, and (kappa + gamma)/2 beyond kappa/4, where the modes split.
+    """
+    inner = ((kappa - gamma) / 2) ** 2 - 4 * np.asarray(coupling) ** 2 + 0j
+    return np.real((kappa + gamma) / 2 - np.sqrt(inner))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoolingSweep(Method, Scatter):
+    """Coupling per root power, intrinsic width, gain and cavity noise from linewidth and area against a red tone's power.
+
+    G = G_1 sqrt(P). The linewidth is the exact one (`red_tone_linewidth`). With G_opt = gamma_eff - gamma the area above
+    the floor is
+    K (kappa_o/kappa) G_opt [n_m - (2 n_c - n_o)], n_m = (gamma n_T + G_opt n_c)/(gamma + G_opt), n_c = `n_c` per unit
+    power (internal port).
+    """
+
+    kind: ClassVar[str] = "cooling_sweep"
+    reads: ClassVar[str] = "power, linewidth (Hz), and if present the area above the floor"
+    stage: ClassVar[int] = 4
+
+    cavity_linewidth_hz: Any = quantity("Hz", above=0.0)
+    mechanical_hz: Any = quantity(
+        "Hz", None, above=0.0, doc="given: the counter-rotating factor 1 - 1/(1 + (4 f/kappa)^2)"
+    )
+    occupation: Any = quantity("1", None, minimum=0.0, doc="n_T of the bath; needed for the areas")
+    occupation_sd: Any = quantity("1", 0.0, minimum=0.0)
+    area_noise: Any = quantity(
+        "1", None, above=0.0, doc="relative standard deviation of the areas; default that of the widths"
+    )
+    output_noise: Any = quantity("1", 0.0, doc="n_o at the port of the detector")
+    output_share: Any = quantity("1", 1.0, above=0.0, maximum=1.0, doc="kappa of the detected port over kappa")
+    element: str = "drums"
+
+    def run(self, tables: Sequence[Table], given: Mapping[str, Any] | None = None) -> Result:
+        """Coupling per root power, intrinsic linewidth; with areas the gain and the cavity's occupation per power."""
+        table = tables[0]
+        P, width = table.column(0), table.column(1)
+        if np.any(P <= 0):
+            raise InputError(f"{tables[0].name}: power {np.min(P):g}: must be > 0")
+        kappa = float(self.cavity_linewidth_hz)
+        factor = 1.0
+        if self.mechanical_hz is not None:
+            factor = 1 - 1 / (1 + (4 * float(self.mechanical_hz) / kappa) ** 2)
+        top = int(np.argmax(P))
+        g1 = np.sqrt(max(width[top] - np.min(width), width[top] / 10) * kappa / 4 / P[top])
+        low = float(np.min(width))
+        unknowns = [
+            Unknown("coupling_per_root_power_hz", float(g1), 0.02 * float(g1), "Hz", lower=0.0),
+            Unknown("intrinsic_linewidth_hz", 0.9 * low, 0.1 * low, "Hz", lower=0.0),
+        ]
+
+        def model(v: Values) -> list[Array]:
+            G = v["coupling_per_root_power_hz"] * np.sqrt(P * factor)
+            return [np.asarray(red_tone_linewidth(G, kappa, v["intrinsic_linewidth_hz"]))]
+
+        found = self.rescaled(
+            fit(
+                model,
+                [self.block(width, table)],
+                unknowns,
+                [{"coupling_per_root_power_hz": k * g1} for k in (0.5, 2)],
+                self.kind,
+            )
+        )
+        warnings = []
+        if found["coupling_per_root_power_hz"] ** 2 * np.max(P) > (kappa / 4) ** 2:
+            warnings.append("beyond G = kappa/4 the two modes split: those widths hold nothing on G")
+        panels = [Panel("linewidth", P, width, model(found.values)[0], None, "power", "linewidth (Hz)", True, True)]
+        if table.values.shape[1] < 3 or self.occupation is None:
+            return self.report(found, {}, {}, panels, warnings)
+        return self._areas(table, P, width, found, panels, warnings)
+
+    def _areas(
+        self, table: Table, P: Array, width: Array, first: Any, panels: list[Panel], warnings: list[str]
+    ) -> Result:
+        area = table.column(2)
+        if self.area_noise is None and self.relative_noise is None:
+            raise InputError("cooling_sweep: areas need area_noise (relative)")
+        relative = float(self.area_noise if self.area_noise is not None else self.relative_noise)
+        n_o, kappa, share = float(self.output_noise), float(self.cavity_linewidth_hz), float(self.output_share)
+        names = ("coupling_per_root_power_hz", "intrinsic_linewidth_hz")
+
+        def areas(v: Values) -> Array:
+            gamma = v[names[1]]
+            opt = np.asarray(red_tone_linewidth(v[names[0]] * np.sqrt(P), kappa, gamma)) - gamma
+            n_c = v["cavity_occupation_per_power"] * P
+            n_m = (gamma * v["occupation"] + opt * n_c) / (gamma + opt)
+            return np.asarray(v["gain"] * share * opt * (n_m - (2 * n_c - n_o)))
+
+        start = {**first.values, "cavity_occupation_per_power": 0.0, "occupation": float(self.occupation), "gain": 1.0}
+        gain = float(np.median(area / areas(start)))
+        n_T, n_sd = float(self.occupation), float(self.occupation_sd)
+        unknowns = [Unknown(n, first[n], first.sd(n), "Hz", lower=0.0) for n in names]
+        unknowns += [
+            Unknown("gain", gain, 0.02 * gain, lower=0.0),
+            Unknown("cavity_occupation_per_power", 0.02 * n_T / float(np.max(P)), 0.005 * n_T / float(np.max(P))),
+        ]
+        if n_sd:
+            unknowns.append(Unknown("occupation", n_T, n_sd, prior=(n_T, n_sd)))
+
+        def model(v: Values) -> list[Array]:
+            full = {"occupation": n_T, **v}
+            G = v[names[0]] * np.sqrt(P)
+            return [np.asarray(red_tone_linewidth(G, kappa, v[names[1]])), areas(full)]
+
+        found = fit(model, [self.block(width, table), Relative(area, relative)], unknowns, (), self.kind)
+        mu = model(found.values)
+        panels = [panels[0], Panel("area", P, area, mu[1], None, "power", "area above the floor", True, True)]
+
+        def final(v: Values) -> float:
+            full = {"occupation": n_T, **v}
+            top = float(np.max(P))
+            opt = float(red_tone_linewidth(v[names[0]] * np.sqrt(top), kappa, v[names[1]])) - v[names[1]]
+            n_c = v["cavity_occupation_per_power"] * top
+            return (v[names[1]] * full["occupation"] + opt * n_c) / (v[names[1]] + opt)
+
+        derived = {"final_occupation": (final, "1", "n_m at the highest power")}
+        return self.report(found, derived, {}, panels, warnings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SidebandAsymmetry(Method):
+    """Occupation from the areas of the sidebands scattered from a blue and a red tone of equal strength.
+
+    A_b/A_r = (n + 1 + x)/(n - x), x = 2 n_c - n_o of the cavity and the output port; ignored, x = 0.2 makes 1 quantum
+    0.57. n = (1 + x (1 + R))/(R - 1).
+    """
+
+    kind: ClassVar[str] = "sideband_asymmetry"
+    reads: ClassVar[str] = "no file: the two areas as settings"
+    stage: ClassVar[int] = 4
+    files: ClassVar[tuple[int, int]] = (0, 0)
+
+    blue_area: Any = quantity("1", above=0.0)
+    red_area: Any = quantity("1", above=0.0)
+    relative_noise: Any = quantity("1", above=0.0, doc="relative standard deviation of each area")
+    noise_occupation: Any = quantity("1", 0.0, doc="x = 2 n_c - n_o")
+    noise_occupation_sd: Any = quantity("1", 0.0, minimum=0.0)
+
+    def run(self, tables: Sequence[Table], given: Mapping[str, Any] | None = None) -> Result:
+        """The mode's occupation."""
+        b, r, sd = float(self.blue_area), float(self.red_area), float(self.relative_noise)
+        if b <= r:
+            raise ModelError(
+                f"sideband_asymmetry: blue area {b:g} <= red area {r:g}: no occupation has this ratio (n + 1 > n)"
+            )
+
+        def n(v: Values) -> float:
+            R = v["b"] / v["r"]
+            return (1 + v["x"] * (1 + R)) / (R - 1)
+
+        x = (float(self.noise_occupation), float(self.noise_occupation_sd))
+        out = self.direct({"occupation": (n, "1", "of the mode")}, {"b": (b, sd * b), "r": (r, sd * r), "x": x}, {})
+        found = out["occupation"]
+        if found.sd > 0.5 * found.value:
+            out = out.warned(
+                f"the asymmetry says almost nothing at n = {found.value:.3g} +- {found.sd:.2g}: use thermal_sweep"
+            )
+        return out

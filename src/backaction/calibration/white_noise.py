@@ -1,0 +1,150 @@
+"""White-noise drive: the quantum cooperativity of a spin from spectra with and without known noise on its input light."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from backaction.calibration.fitting import Averaged, Unknown, Values, fit
+from backaction.calibration.method import Method, Panel, Result, densities
+from backaction.elements import Drive, Homodyne, SpinOscillator
+from backaction.elements.base import choice, flag, quantity
+from backaction.errors import InputError
+from backaction.experiment import Experiment
+from backaction.formats.tables import Table
+from backaction.matrices import Array
+from backaction.response import cross_spectrum
+
+
+@dataclass(frozen=True, kw_only=True)
+class WhiteNoise(Method):
+    """Quantum cooperativity of a spin from spectra without and with known noise on its input light.
+
+    S(n) = 1 + fl + eta {|R|^2 (1 + 1/C) + n |cos th R + sin th|^2} for n = 0 and n = `excess_sn`. R is the response of
+    the `spin_oscillator` (P_out to X_in), C = Gamma/[gamma(2 n_S + 1)]. `excess_sn` is the added noise in
+    units of vacuum *at the spin*, before any loss: quoted after it (eta n) gives a wrong C. Both spectra with their shot
+    noise, broadband noise as a fitted floor. Moller 2017, (S35)-(S40).
+    """
+
+    kind: ClassVar[str] = "white_noise"
+    reads: ClassVar[str] = "frequency, spectrum without and spectrum with the drive (SN)"
+    stage: ClassVar[int] = 5
+
+    excess_sn: Any = quantity("SN", doc="n, the added noise at the spin's input")
+    excess_sd_sn: Any = quantity("SN", 0.0, minimum=0.0, doc="its error: a fitted parameter with this prior")
+    efficiency: Any = quantity(
+        "1", 1.0, above=0.0, maximum=1.0, doc="from spin to detector; needed for Gamma and n_S, not for C"
+    )
+    free_angle: bool = flag("fit the noise's admixture of P (angle from X)")
+    free_floor: bool = flag("fit a white excess common to both spectra")
+    rotating_wave: bool = flag("the paper's Lorentzian: the same element at a frequency far above its width")
+    axis_unit: str = choice("", "", "Hz", "kHz", "MHz")
+    element: str = "spin"
+
+    def run(self, tables: Sequence[Table], given: Mapping[str, Any] | None = None) -> Result:
+        """Cooperativity, linewidth, readout rate and bath occupation."""
+        n = float(self.excess_sn)
+        if n <= 0:
+            raise InputError(f"white_noise: excess_sn = {n:g}: must be > 0")
+        quiet, driven = densities(tables[0], (1, 2), given or {}, self.axis_unit)
+        f = quiet.frequency_hz
+        edge = max(1, f.size // 10)
+        A, B = (float(np.max(_smooth(s.density)) - 1) for s in (quiet, driven))
+        if np.mean(driven.density) <= np.mean(quiet.density):
+            raise InputError(f"{tables[0].name}: the driven spectrum does not lie above the undriven one: exchanged?")
+        smooth = _smooth(quiet.density)
+        centre = float(f[np.argmax(smooth)])
+        above = smooth - 1 > A / 2
+        width = max(float(np.ptp(f[above])), 3 * float(np.median(np.diff(f))))
+        C = cooperativity(A, B, n) if 0 < A < B < (n + 1) * A else 1.0
+        eta = float(self.efficiency)
+        rate = width / 2 * np.sqrt(A / (1 + 1 / C) / eta)
+        unknowns = [
+            Unknown("larmor_hz", centre, width / 10, "Hz"),
+            Unknown("linewidth_hz", width, width / 10, "Hz", lower=width / 100),
+            Unknown("readout_rate_hz", rate, rate / 10, "Hz", lower=0.0),
+            Unknown("occupation", max(0.1, rate / (2 * width * C) - 0.5), 0.2, lower=0.0),
+        ]
+        if self.excess_sd_sn:
+            unknowns.append(
+                Unknown("excess_sn", n, float(self.excess_sd_sn), "SN", prior=(n, float(self.excess_sd_sn)))
+            )
+        if self.free_angle:
+            unknowns.append(Unknown("angle_deg", 0.0, 0.5, "deg"))
+        if self.free_floor:
+            unknowns.append(Unknown("floor_sn", float(np.median(smooth[:edge])) * 0.0, 0.02, "SN"))
+        blocks = [Averaged(s.density, s.averages) for s in (quiet, driven)]
+        found = fit(lambda v: self.model(v, f), blocks, unknowns, (), "white_noise")
+        derived = {
+            "cooperativity": (_cooperativity, "1", "C = Gamma/[gamma(2 n_S + 1)]"),
+            "peak_sn": (
+                lambda v: eta * 4 * (v["readout_rate_hz"] / v["linewidth_hz"]) ** 2,
+                "SN",
+                "eta |R|^2 on resonance",
+            ),
+        }
+        mu = self.model(found.values, f)
+        panels = [
+            Panel(t, f / 1e3, s.density, m, s.density / np.sqrt(s.averages), "frequency (kHz)", "density (SN)")
+            for t, s, m in zip(("undriven", f"driven, n = {n:g}"), (quiet, driven), mu, strict=True)
+        ]
+        priors, notes = {}, []
+        if eta < 1:
+            priors = {f"{self.element}.readout_rate_hz": "readout_rate_hz", f"{self.element}.occupation": "occupation"}
+        else:
+            notes.append(
+                "efficiency = 1 was assumed: the cooperativity does not depend on it, Gamma and n_S do; no priors given"
+            )
+        warnings = []
+        if not self.free_floor and found.p < 1e-3:
+            warnings.append("broadband noise left in the spectra lowers C: try free_floor")
+        return self.report(found, derived, priors, panels, warnings, notes)
+
+    def model(self, v: Values, f: Array) -> list[Array]:
+        """The two spectra from the network spin, detector."""
+        n = v.get("excess_sn", float(self.excess_sn))
+        shift = 1e6 * v["linewidth_hz"] if self.rotating_wave else 0.0
+        f = f + shift
+        spin = SpinOscillator(
+            name="spin",
+            larmor_hz=v["larmor_hz"] + shift,
+            intrinsic_linewidth_hz=v["linewidth_hz"],
+            readout_rate_hz=v["readout_rate_hz"],
+            occupation=v["occupation"],
+            drive=(Drive(name="in", excess_sn=np.array([0.0, n]), angle_deg=v.get("angle_deg", 0.0)),),
+        )
+        detector = Homodyne(name="detector", efficiency=float(self.efficiency))
+        S = np.real(cross_spectrum(Experiment((spin, detector)).system, f)[..., 0, 0])
+        return [S[0] + v.get("floor_sn", 0.0), S[1] + v.get("floor_sn", 0.0)]
+
+
+def _cooperativity(v: Values) -> float:
+    return v["readout_rate_hz"] / v["linewidth_hz"] / (2 * v["occupation"] + 1)
+
+
+def _smooth(y: Array) -> Array:
+    size = max(1, y.size // 40)
+    pad = np.pad(y, size, mode="edge")
+    return np.convolve(pad, np.ones(2 * size + 1) / (2 * size + 1), "valid")
+
+
+def cooperativity(A: float, B: float, n: float) -> float:
+    """(S40): C = (B - A)/((n + 1) A - B) from the two peak heights above shot noise.
+
+    Raises
+    ------
+    InputError
+        Unless 0 < A < B < (n + 1) A and n > 0.
+    """
+    if not (n > 0 and 0 < A < B < (n + 1) * A):
+        raise InputError(f"S40 needs n > 0 and 0 < A < B < (n + 1) A, got A = {A:g}, B = {B:g}, n = {n:g}")
+    return (B - A) / ((n + 1) * A - B)
+
+
+def cooperativity_error(A: float, B: float, n: float, dA: float, dB: float, dn: float) -> float:
+    """Error of (S40): dC/dB = (1+C)/D, dC/dA = -(1+(n+1)C)/D, dC/dn = -CA/D, D = (n+1)A - B."""
+    C, D = cooperativity(A, B, n), (n + 1) * A - B
+    return float(np.sqrt(((1 + C) / D * dB) ** 2 + ((1 + (n + 1) * C) / D * dA) ** 2 + (C * A / D * dn) ** 2))

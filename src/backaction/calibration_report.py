@@ -1,0 +1,153 @@
+"""The page of a calibration: results with errors and correlations, the fits as pictures, the prior block."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backaction import plots
+from backaction._version import __version__
+from backaction.calibration.collection import Calibrated
+from backaction.calibration.method import Panel, Result
+from backaction.errors import InputError
+from backaction.files import to_json
+from backaction.plots import COLOURS
+from backaction.report import STYLE, escaped
+
+
+def figure(result: Result) -> Any:
+    """Measured points and model of every curve of a calibration, on one page."""
+    panels = result.panels
+    columns = min(2, len(panels))
+    rows = -(-len(panels) // columns)
+    fig, axes = plots.canvas(5.2 * columns, 3.4 * rows, rows, columns, squeeze=False)
+    for ax, panel in zip(axes.flat, panels, strict=False):
+        draw(ax, panel)
+    for ax in axes.flat[len(panels) :]:
+        ax.set_axis_off()
+    return fig
+
+
+def draw(ax: Any, panel: Panel) -> Any:
+    """One curve: points (with error bars where they show) and the fitted line."""
+    order = np.argsort(panel.x)
+    few = panel.x.size <= 60
+    if panel.sd is not None and few:
+        sd = np.broadcast_to(panel.sd, panel.y.shape)
+        ax.errorbar(panel.x, panel.y, sd, fmt="o", ms=4, lw=1, color=COLOURS[0], label="measured")
+    else:
+        ax.plot(panel.x, panel.y, "o" if few else ".", ms=4 if few else 2.5, color=COLOURS[0], label="measured")
+    ax.plot(panel.x[order], panel.model[order], "-", color=COLOURS[1], lw=1.3, label="fit")
+    ax.set(xlabel=panel.x_label, ylabel=panel.y_label)
+    ax.set_title(panel.title, fontsize=10)
+    if panel.log:
+        ax.set_yscale("log")
+    if panel.log_x:
+        ax.set_xscale("log")
+    ax.legend(fontsize=7)
+    return ax
+
+
+def write(found: Calibrated, folder: str | Path) -> Path:
+    """Write `index.html`, `calibration.json` and one figure per calibration into `folder`, all or nothing.
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be made or written.
+    """
+    target = Path(folder)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        raise InputError(f"{target}: cannot make this folder") from None
+    if not os.access(target, os.W_OK):
+        raise InputError(f"{target}: this folder cannot be written")
+    work = Path(tempfile.mkdtemp(prefix=".calibration.", dir=target))
+    try:
+        images = {}
+        for r in found.results:
+            if r.panels:
+                buffer = io.BytesIO()
+                figure(r).savefig(buffer, format="png", dpi=140)
+                (work / f"{_file(r.name)}.png").write_bytes(buffer.getvalue())
+                images[r.name] = base64.b64encode(buffer.getvalue()).decode("ascii")
+        (work / "calibration.json").write_text(to_json(found.document()), "utf-8")
+        (work / "index.html").write_text(page(found, images), "utf-8")
+        for item in sorted(work.iterdir()):
+            item.replace(target / item.name)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return target
+
+
+def _file(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_" else "_" for c in name)
+
+
+def page(found: Calibrated, images: dict[str, str]) -> str:
+    """The page as HTML, everything in it."""
+    bad = [r.name for r in found.results if r.p is not None and r.p <= 1e-3]
+    kind, text = (
+        ("withheld", f"these models do not describe their data: {', '.join(bad)}")
+        if bad
+        else ("yes", "every model describes its data")
+    )
+    parts = [f"<h1>{escaped(found.name)}</h1>", f'<p class="verdict {kind}">{escaped(text)}</p>']
+    if found.warnings:
+        parts.append("<h2>Warnings</h2><ul>" + "".join(f"<li>{escaped(w)}</li>" for w in found.warnings) + "</ul>")
+    if found.priors:
+        rows = "".join(
+            f"<tr><td>{escaped(k)}</td><td class='n'>{shown(q.value, q.sd)}</td><td>{escaped(q.unit)}</td></tr>"
+            for k, q in found.priors.items()
+        )
+        parts.append(
+            f"<h2>Priors</h2><table><tr><th>field</th><th class='n'>value</th><th>unit</th></tr>{rows}</table>"
+        )
+    for r in found.results:
+        parts.append(_section(r, images.get(r.name)))
+    parts.append(f"<footer>backaction {__version__}; numbers: calibration.json</footer>")
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<title>{escaped(found.name)} – "
+        f"backaction</title><style>{STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
+    )
+
+
+def _section(r: Result, image: str | None) -> str:
+    rows = "".join(
+        f"<tr><td>{escaped(k)}</td><td "
+        f"class='n'>{shown(q.value, q.sd)}</td><td>{escaped(q.unit)}</td><td>{escaped(q.meaning)}</td></tr>"
+        for k, q in r.quantities.items()
+    )
+    out = f"<h2>{escaped(r.name)} <small>({escaped(r.method)})</small></h2><table>{rows}</table>"
+    facts = []
+    if r.deviance is not None and r.dof is not None and r.p is not None:
+        facts.append(f"χ² {r.deviance:.4g} for {r.dof} degrees of freedom, p = {r.p:.2g}")
+    if r.condition is not None:
+        facts.append(f"condition {r.condition:.3g}")
+    strong = r.document()["correlations"]
+    if strong:
+        facts.append("correlations " + ", ".join(f"{k} {v:+.2f}" for k, v in list(strong.items())[:8]))
+    items = [*facts, *r.notes]
+    out += "<ul>" + "".join(f"<li>{escaped(t)}</li>" for t in items) + "</ul>" if items else ""
+    if image:
+        out += f'<figure><img alt="data and fit of {escaped(r.name)}" src="data:image/png;base64,{image}"></figure>'
+    return out
+
+
+def shown(value: float, sd: float) -> str:
+    """`1.2345 ± 0.0012`: two digits of the error."""
+    if not (np.isfinite(sd) and sd > 0):
+        return f"{value:.6g}"
+    digits = int(1 - np.floor(np.log10(sd)))
+    if 0 <= digits <= 9 and abs(value) < 1e7:
+        return f"{value:.{digits}f} ± {sd:.{digits}f}"
+    return f"{value:.{max(2, int(np.ceil(np.log10(max(abs(value), sd) / sd))) + 2)}g} ± {sd:.2g}"

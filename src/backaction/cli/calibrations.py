@@ -1,0 +1,118 @@
+"""Command on calibrations: `calibrate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from backaction.cli.common import Json, Progress, distinct, put, say
+from backaction.errors import CheckError, InputError, nearest
+
+if TYPE_CHECKING:
+    from backaction.calibration.collection import Calibrated
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command()(calibrate)
+
+
+def calibrate(
+    method: Annotated[str, typer.Argument(metavar="METHOD|SET.toml", help="A method, or a calibration set.")] = "",
+    data: Annotated[list[str] | None, typer.Argument(metavar="DATA...", help="Data files of the method.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="SETTING=VALUE", help="A setting of the method; units allowed.")
+    ] = None,
+    given: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--given", metavar="KEY=VALUE", help="What the file does not say: unit, sided, averages, window, reference."
+        ),
+    ] = None,
+    experiment: Annotated[str | None, typer.Option("--experiment", help="Whose fields the priors are of.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="F.json", help="calibration.json for fit, analyze.")
+    ] = None,
+    report: Annotated[Path | None, typer.Option("--report", metavar="FOLDER", help="A page with figures.")] = None,
+    settings: Annotated[bool, typer.Option("--settings", help="List the method's settings.")] = False,
+    json: Json = False,
+) -> None:
+    """From what a laboratory measures to parameters with errors and correlations, and priors that fit and analyze read."""
+    from backaction.calibration import METHODS
+    from backaction.calibration.collection import combine, run_one, run_set
+    from backaction.experiment import Experiment, read_overrides
+    from backaction.files import replacing, to_json
+
+    if not method:
+        put("\n".join(f"{k:<20} {(c.__doc__ or '').splitlines()[0]}" for k, c in METHODS.items()))
+        return
+    if output is not None and output.suffix != ".json":
+        raise InputError(f"-o {output}: name it *.json")
+    distinct([output], [method, *(data or [])])
+    if method.endswith(".toml"):
+        if data or set_ or given or experiment or settings:
+            raise InputError(f"{method}: a calibration set names its files and settings itself")
+        with Progress("calibrate") as progress:
+            found = run_set(method, lambda text: progress(text))
+    else:
+        if method not in METHODS:
+            raise InputError(f"calibrate {method}: unknown method{nearest(method, METHODS)}")
+        cls = METHODS[method]
+        if settings:
+            put(_settings(cls))
+            return
+        chosen = cls.from_table(method, dict(read_overrides(set_ or [])), "--set")
+        said = dict(read_overrides(given or [], "--given"))
+        with Progress("calibrate") as progress:
+            progress(method)
+            result = run_one(chosen, data or [], said)
+        found = combine(method, [result], Experiment.load(experiment) if experiment else None)
+    if output is not None:
+        with replacing(output) as path:
+            path.write_text(to_json(found.document()), "utf-8")
+    if report is not None:
+        from backaction import calibration_report
+
+        calibration_report.write(found, report)
+        say(f"report: {report / 'index.html'}")
+    put(to_json(found.document()) if json else _text(found))
+    for warning in found.warnings:
+        say(f"warning: {warning}")
+    if not found.passed:
+        raise CheckError("a calibration's model does not describe its data")
+
+
+def _settings(cls: Any) -> str:
+    from dataclasses import MISSING, fields
+
+    lines = [" ".join((cls.__doc__ or "").split()), "", f"data: {cls.reads}", ""]
+    for f in fields(cls):
+        if f.name == "name":
+            continue
+        unit = f.metadata.get("unit", f.metadata.get("series", ""))
+        words = "|".join(c for c in f.metadata.get("choices", ()) if c)
+        must = f.default is MISSING and f.default_factory is MISSING
+        default = "required" if must else "" if f.default in (None, "", (), False) else f"default {f.default}"
+        lines.append(f"  {f.name:<28}{words or unit:<28}{default:<22}{f.metadata.get('doc', '')}".rstrip())
+    return "\n".join(lines)
+
+
+def _text(found: Calibrated) -> str:
+    from backaction.calibration_report import shown
+
+    lines = []
+    for r in found.results:
+        lines.append(f"{r.name} ({r.method})")
+        for k, q in r.quantities.items():
+            lines.append(f"  {k:<30}{shown(q.value, q.sd):>32} {q.unit:<8} {q.meaning}".rstrip())
+        if r.deviance is not None and r.p is not None and r.condition is not None:
+            lines.append(
+                f"  chi2 {r.deviance:.4g} for {r.dof} degrees of freedom, p = {r.p:.2g}; condition {r.condition:.3g}"
+            )
+        lines += [f"  {t}" for t in r.notes]
+    if found.priors:
+        lines.append("priors")
+        lines += [f"  {k:<38}{shown(q.value, q.sd):>28} {q.unit}" for k, q in found.priors.items()]
+    return "\n".join(lines)
