@@ -249,6 +249,10 @@ class Experiment:
             )
         return replace(self, elements=tuple(out), priors={}, band_hz=None, name=f"{self.name}, rotating wave")
 
+    def frictional(self, frequency_hz: Any = None) -> Experiment:
+        """The same with structural damping as friction of its strength at `frequency_hz` (default: at each mode's own)."""
+        return replace(self, elements=tuple(e.at_frequency(frequency_hz) for e in self.elements), priors={})
+
     def _with_elements(self, elements: tuple[Element, ...]) -> Experiment:
         """A copy with other values; the prior of a field that is not set any more goes with it."""
         new = replace(self, elements=elements, priors={})

@@ -153,19 +153,11 @@ def frequency_response(experiment: Experiment, frequency_hz: Any) -> Response:
     if damped and np.any(f == 0):
         raise InputError(f"{experiment.name}: structural damping has no value at frequency 0")
     resolved = experiment.resolved()
-    here = (
-        replace(resolved, elements=tuple(e.at_frequency(f) for e in resolved.elements), priors={})
-        if damped
-        else resolved
-    )
+    here = resolved.frictional(f)
     system = here.build().detected()
     if not experiment.stabilised:
         # friction grows towards low frequencies; stability is decided where it is that of the linewidth given
-        own = (
-            replace(here, elements=tuple(e.at_frequency(_own(e)) for e in resolved.elements)).build()
-            if damped
-            else system
-        )
+        own = resolved.frictional().build() if damped else system
         if np.max(np.linalg.eigvals(own.A).real, initial=-1.0) >= 0:
             raise ModelError(f'{instability(own)} (if a servo holds it: stabilised = "externally", for spectra)')
     n = system.A.shape[-1]
@@ -177,10 +169,6 @@ def frequency_response(experiment: Experiment, frequency_hz: Any) -> Response:
     H = C @ np.linalg.solve(s - A, B.astype(complex)) + D
     S = np.broadcast_to(S, np.broadcast_shapes(S.shape, (f.size, 1, 1)))
     return Response(f, H, S, system.currents, 0.0, None, system.inputs)
-
-
-def _own(element: Any) -> float:
-    return float(np.real(getattr(element, "mechanical_hz", getattr(element, "frequency_hz", 1.0))))
 
 
 def resolvent_rows(A: Array, C: Array, s: Array) -> Array:

@@ -283,7 +283,8 @@ def _search(
     )
     origin = np.clip(origin, *inside)
 
-    size = sum(2 * b.y.size if np.iscomplexobj(b.y) else np.size(b.y) for b in observed)  # type: ignore[attr-defined]
+    ys = [np.asarray(b.y) for b in observed]  # type: ignore[attr-defined]
+    size = sum(2 * y.size if np.iscomplexobj(y) else y.size for y in ys)
     size += sum(u.prior is not None for u in unknowns)
 
     def residual(x: Array) -> Array:

@@ -14,7 +14,7 @@ from backaction.experiment import Experiment
 def document(experiment: Experiment) -> dict[str, Any]:
     """Resolved values, poles and derived quantities as plain data: schema `backaction/show/1`."""
     resolved = experiment.resolved()
-    system = resolved.build()
+    system = resolved.frictional().build()
     values, vectors = np.linalg.eig(system.A)
     poles = []
     for k in np.argsort(-values.real):

@@ -250,8 +250,11 @@ class Element(Part):
         """The element as a `LinearSystem`, given the light that reaches it."""
         raise InputError(f"{self.name}: elements of kind '{self.kind}' cannot be built")
 
-    def at_frequency(self, frequency_hz: Any) -> Self:
-        """The element that acts as this one does at each frequency alone; itself unless it is structurally damped."""
+    def at_frequency(self, frequency_hz: Any = None) -> Self:
+        """The element that acts as this one does at each frequency alone; itself unless it is structurally damped.
+
+        Without a frequency each mode is taken at its own, where its linewidth is the one given.
+        """
         return self
 
     @property

@@ -289,7 +289,7 @@ class OptomechanicalCavity(Element):
         except ModelError:  # no carrier leaves by this port: its quadratures have no reference of their own
             return 1.0, 0.0
 
-    def at_frequency(self, frequency_hz: Any) -> Self:
+    def at_frequency(self, frequency_hz: Any = None) -> Self:
         """With structural damping: friction of the same loss at each frequency, of every mechanical mode."""
         if self.damping != "structural":
             return self

@@ -36,7 +36,7 @@ class Oscillator(Element):
     gain: Any = quantity("sqrt(Hz)", None, doc="reading without back-action")
     damping: str = choice("velocity", "velocity", "symmetric", "structural")
 
-    def at_frequency(self, frequency_hz: Any) -> Self:
+    def at_frequency(self, frequency_hz: Any = None) -> Self:
         """With structural damping: friction of the same loss at each frequency (`oscillators.structural`)."""
         if self.damping != "structural":
             return self

@@ -37,6 +37,8 @@ def structural(linewidth_hz: Any, mechanical_hz: Any, frequency_hz: Any) -> Any:
     F/x = k (1 + i phi): the imaginary part is that of friction with gamma(f) = phi f_m^2/f. With the bath's occupation
     left at f_m the force is 2 gamma(f) k_B T/(hbar omega_m), which is the fluctuation-dissipation theorem for k_B T >> h f.
     """
+    if frequency_hz is None:
+        return linewidth_hz
     return np.asarray(linewidth_hz) * np.abs(np.asarray(mechanical_hz) / np.asarray(frequency_hz))
 
 
