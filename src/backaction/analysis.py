@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from backaction import consistency, entanglement, inference, nuisance, steady, tracking
+from backaction.campaign import read_calibrations
 from backaction.consistency import Line, Test
 from backaction.currents import mean_level
 from backaction.derivatives import gradient
@@ -135,12 +137,14 @@ def analyze(
     resolution_hz: float | None = None,
     progress: Progress | None = None,
     quick: bool = False,
+    calibrations: Sequence[Path] = (),
 ) -> Analysis:
     """Calibrate, fit, filter, test, and say in words whether entanglement is witnessed.
 
     The interval of the EPR variance is that of the posterior: the no-U-turn sampler, or with `quick` Laplace and importance
     sampling (where its Pareto k allows). Without a shot record the record stays in its own unit with a fitted floor;
-    quantum results are then None.
+    quantum results are then None. `calibrations` are files of `calibrate`: their priors replace the experiment's, with
+    their covariance.
 
     Raises
     ------
@@ -150,6 +154,9 @@ def analyze(
         If the model is unstable or the fit does not converge.
     """
     say: Progress = progress or (lambda text, part: None)
+    known, correlated = read_calibrations(calibrations, experiment)
+    if known:
+        experiment = replace(experiment, priors={**experiment.priors, **known})
     if record.shots > 1:
         raise InputError(f"{record.name}: {record.shots} shots; analyze takes one continuous record")
     if record.is_complex:
@@ -176,7 +183,9 @@ def analyze(
     say("averaging the spectrum", None)
     measured = averaged_spectrum(record, width).band(*band)
     try:
-        fit = inference.fit_spectrum(experiment, measured, calibration, record.digitiser, lambda text: say(text, None))
+        fit = inference.fit_spectrum(
+            experiment, measured, calibration, record.digitiser, lambda text: say(text, None), correlated
+        )
     except ModelError as error:  # what is known of the record may be why
         raise ModelError("; ".join([str(error), *warnings])) from None
     warnings += [f"{n} is at a bound of its prior" for n in fit.at_bound]

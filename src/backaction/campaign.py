@@ -46,6 +46,8 @@ from backaction.shot_noise import Calibration, calibrate
 from backaction.units import number
 
 Say = Callable[[str], None]
+Correlated = tuple[tuple[tuple[str, ...], Array], ...]
+"""Blocks (fields, correlation matrix) of what calibrations know together."""
 KINDS = ("gamma", "thomas2021")
 MODEL_ERROR = "likelihood.model_error"
 _KEYS = (
@@ -91,7 +93,7 @@ class Campaign:
     vary: Mapping[str, float | None] = field(default_factory=dict)
     ties: Mapping[str, Expression] = field(default_factory=dict)
     derived: Mapping[str, str] = field(default_factory=dict)
-    correlated: tuple[tuple[tuple[str, ...], Array], ...] = ()
+    correlated: Correlated = ()
     likelihood: Likelihood = Likelihood()
     warnings: tuple[str, ...] = ()
 
@@ -118,10 +120,17 @@ class Campaign:
         return _read(table, path, say or (lambda text: None))
 
     @classmethod
-    def of(cls, experiment: Experiment, measured: Spectrum, calibration: Calibration, digitiser: Digitiser) -> Campaign:
-        """One spectrum with the experiment's own priors."""
+    def of(
+        cls,
+        experiment: Experiment,
+        measured: Spectrum,
+        calibration: Calibration,
+        digitiser: Digitiser,
+        correlated: Correlated = (),
+    ) -> Campaign:
+        """One spectrum with the experiment's own priors; `correlated` as `read_calibrations` gives them."""
         record = Measured(experiment.name, experiment, measured, calibration, digitiser, calibrated_by="own")
-        return cls(experiment.name, (record,), experiment.priors)
+        return cls(experiment.name, (record,), experiment.priors, correlated=correlated)
 
     def __post_init__(self) -> None:
         if not self.records:
@@ -210,20 +219,13 @@ def _read(table: Mapping[str, Any], path: Path, say: Say) -> Campaign:
     if experiment.band_hz is None:
         raise InputError(f"{where}: missing band_hz (here or in the experiment's [analysis])")
     priors = dict(experiment.priors)
-    correlated: list[tuple[tuple[str, ...], Array]] = []
     options = _table(table, "likelihood", where)
     _known(options, ("kind", "model_error", "calibrations"), f"{where}: [likelihood]")
     files = options.get("calibrations", [])
     if not isinstance(files, list) or not all(isinstance(name, str) for name in files):
         raise InputError(f"{where}: [likelihood] calibrations = {files!r}: expected a list of file names")
-    for name in files:
-        found, block = read_calibration(path.parent / str(name), experiment)
-        for known, _ in correlated:
-            for key in found:
-                if key in known:
-                    raise InputError(f"{where}: [likelihood] calibrations: two files know of '{key}'")
-        priors |= found
-        correlated.append(block)
+    found, correlated = read_calibrations([path.parent / name for name in files], experiment)
+    priors |= found
     for key, item in _table(table, "prior", where).items():
         if key == MODEL_ERROR:
             raise InputError(f"{where}: [prior] '{key}': write model_error in [likelihood]")
@@ -268,7 +270,7 @@ def _read(table: Mapping[str, Any], path: Path, say: Say) -> Campaign:
         if key.split(".")[0] in ("conditional", "unconditional", "retrodicted", "bare") or any(c in key for c in "/[]"):
             raise InputError(f"{where}: [derived] '{key}': this name is taken or not a name (no / [ ])")
     return Campaign(
-        str(table.get("name", path.stem)), tuple(records), priors, vary, ties, derived, tuple(correlated),
+        str(table.get("name", path.stem)), tuple(records), priors, vary, ties, derived, correlated,
         Likelihood(str(options.get("kind", "gamma")), scatter), tuple(dict.fromkeys(warnings)),
     )  # fmt: skip
 
@@ -370,6 +372,20 @@ def _masked(record: Measured, item: Mapping[str, Any], where: str) -> Measured:
         raise InputError(f"{where}: {what} {np.sum(keep)} of {f.size} bins: at least 10")
     s = record.spectrum
     return replace(record, spectrum=replace(s, frequency_hz=f[keep], density=s.density[keep]))
+
+
+def read_calibrations(paths: Sequence[Path], experiment: Experiment) -> tuple[dict[str, Prior], Correlated]:
+    """Priors and correlations of several calibration files, which must not know of the same fields."""
+    priors: dict[str, Prior] = {}
+    blocks = []
+    for path in paths:
+        found, block = read_calibration(path, experiment)
+        for key in found:
+            if key in priors:
+                raise InputError(f"{path}: '{key}' is known from another calibration file too: combine them in one set")
+        priors |= found
+        blocks.append(block)
+    return priors, tuple(blocks)
 
 
 def read_calibration(path: Path, experiment: Experiment) -> tuple[dict[str, Prior], tuple[tuple[str, ...], Array]]:

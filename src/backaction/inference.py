@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from backaction import checkpoints, checks, derived, samplers
-from backaction.campaign import Campaign, Likelihood
+from backaction.campaign import Campaign, Correlated, Likelihood
 from backaction.consistency import Test
 from backaction.derived import Quantity
 from backaction.errors import ModelError
@@ -124,6 +124,7 @@ def fit_spectrum(
     calibration: Calibration,
     digitiser: Digitiser,
     progress: Callable[[str], None] | None = None,
+    correlated: Correlated = (),
 ) -> Fit:
     """Fit every field that has a prior, and the scale, to a measured spectrum (density in the record's own unit).
 
@@ -133,7 +134,7 @@ def fit_spectrum(
         If the model has no spectrum within its priors, or the fit does not converge or is not determined.
     """
     say = progress or (lambda text: None)
-    campaign = Campaign.of(experiment, spectrum, calibration, digitiser)
+    campaign = Campaign.of(experiment, spectrum, calibration, digitiser, correlated)
     ready = prepare(campaign, lambda text, part: say(text))
     return laplace_fit(ready)
 

@@ -69,8 +69,12 @@ class SidebandBeat(Method, Scatter):
         w0 = float(W[peak])
         index = float(self.modulation_index)
         level = float(y[peak])
+        # the peak and kappa are nearly uncorrelated; with a large index the peak moves, and Delta^2 >= 0 takes its place
+        first = Unknown("peak_hz", w0, 0.05 * w0, "Hz", lower=0.0)
+        if index:
+            first = Unknown("detuning_squared_hz2", 0.1 * w0**2, 0.05 * w0**2, "Hz^2", lower=1e-6 * w0**2)
         unknowns = [
-            Unknown("peak_hz", w0, 0.05 * w0, "Hz", lower=0.0),
+            first,
             Unknown("cavity_linewidth_hz", 1.8 * w0, 0.05 * w0, "Hz", lower=0.0),
             Unknown("amplitude", level, 0.05 * level, lower=0.0),
         ]
@@ -80,25 +84,23 @@ class SidebandBeat(Method, Scatter):
             if index == 0:
                 shape = W * k / np.abs(v["peak_hz"] ** 2 - W**2 - 1j * k * W)
             else:
-                delta = np.sqrt(max(v["peak_hz"] ** 2 - k * k / 4, 1e-6 * k * k))
+                delta = np.sqrt(v["detuning_squared_hz2"])
                 shape = np.abs(beat(W, k, delta, index)) / (2 * delta / np.hypot(k / 2, delta))
             if self.detector_pole_hz is not None:
                 shape = shape / np.hypot(1, W / float(self.detector_pole_hz))
             return [v["amplitude"] * shape]
 
-        found = self.rescaled(
-            fit(
-                model,
-                [self.block(y, tables[0])],
-                unknowns,
-                [{"cavity_linewidth_hz": k * w0} for k in (0.3, 1.0)],
-                self.kind,
-            )
-        )
-        square = (lambda v: v["peak_hz"] ** 2 - v["cavity_linewidth_hz"] ** 2 / 4, "Hz^2", "Delta^2")
+        starts = [{"cavity_linewidth_hz": k * w0} for k in (0.3, 1.0, 2.4)]
+        found = self.rescaled(fit(model, [self.block(y, tables[0])], unknowns, starts, self.kind))
+
+        def squared(v: Values) -> float:
+            own = v.get("detuning_squared_hz2")
+            return v["peak_hz"] ** 2 - v["cavity_linewidth_hz"] ** 2 / 4 if own is None else own
+
+        square = (squared, "Hz^2", "Delta^2")
         (d2,), cov = found.derived({"d2": square[0]})
         sd2 = float(np.sqrt(cov[0, 0]))
-        derived: dict[str, tuple[Any, str, str]] = {"detuning_squared_hz2": square}
+        derived: dict[str, tuple[Any, str, str]] = {} if index else {"detuning_squared_hz2": square}
         priors = {f"{self.element}.cavity_linewidth_hz": "cavity_linewidth_hz"}
         warnings, notes = [], []
         sign = -1.0 if self.sign == "red" else 1.0

@@ -170,7 +170,7 @@ class Cifar(Method):
             ]
         starts = [
             {"readout_rate_hz": span * a, "intrinsic_linewidth_hz": span * b, "phase_rad": phase + c}
-            for a in (1 / 16, 1 / 6)
+            for a in (1 / 8,)
             for b in (1 / 200, 1 / 40)
             for c in (0.0, np.pi)
         ]

@@ -51,6 +51,10 @@ def analyze(
     json: Json = False,
     resolution_hz: Annotated[float | None, typer.Option("--resolution", help="Width of the fitted bins in Hz.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Laplace and importance sampling instead of NUTS.")] = False,
+    calibration: Annotated[
+        list[Path] | None,
+        typer.Option("--calibration", metavar="F.json", help="Priors of `calibrate`, with covariance; repeatable."),
+    ] = None,
     rate: Rate = None,
     sampling: SamplingRule = None,
     unit: Unit = None,
@@ -71,7 +75,7 @@ def analyze(
     if output.is_file():
         raise InputError(f"-o {output}: is a file; name a folder")
     with Progress("analyze") as progress:
-        found = run(chosen, data, shot_record, dark_record, resolution_hz, progress, quick)
+        found = run(chosen, data, shot_record, dark_record, resolution_hz, progress, quick, calibration or [])
         report.write(found, output, lambda text: progress(text))
     if json:
         put(to_json(found.document()))

@@ -33,22 +33,25 @@ def version(
 
 
 def list_(json: Json = False) -> None:
-    """List the shipped experiments and campaigns, and the kinds of elements."""
+    """List the shipped experiments and campaigns, the kinds of elements and the calibrations."""
     import tomllib
     from importlib import resources
 
+    from backaction.calibration import METHODS
     from backaction.elements import ELEMENTS
     from backaction.experiment import Experiment, shipped
     from backaction.files import to_json
 
     experiments = {n: Experiment.load(n).description.split("\n")[0] for n in shipped()}
+    methods = {k: (c.__doc__ or "").split("\n")[0] for k, c in METHODS.items()}
     kinds = {k: (c.__doc__ or "").split("\n")[0] for k, c in ELEMENTS.items()}
     folder = resources.files("backaction") / "campaigns"
     files = sorted((f for f in folder.iterdir() if f.name.endswith(".toml")), key=lambda f: f.name)
     texts = {f.name.removesuffix(".toml"): tomllib.loads(f.read_text("utf-8"))["description"] for f in files}
     plans = {n: text.strip().split("\n")[0] for n, text in texts.items()}
     if json:
-        put(to_json({"schema": "backaction/list/1", "experiments": experiments, "campaigns": plans, "elements": kinds}))
+        facts = {"experiments": experiments, "campaigns": plans, "elements": kinds, "calibrations": methods}
+        put(to_json({"schema": "backaction/list/1"} | facts))
         return
     put("experiments")
     for name, text in experiments.items():
@@ -59,6 +62,9 @@ def list_(json: Json = False) -> None:
     put("elements")
     for kind, text in kinds.items():
         put(f"  {kind:<24} {text}")
+    put("calibrations (for calibrate)")
+    for name, text in methods.items():
+        put(f"  {name:<24} {text}")
 
 
 def show(experiment: ExperimentName, set_: Set = None, json: Json = False) -> None:
