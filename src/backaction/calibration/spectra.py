@@ -154,8 +154,9 @@ def alone(result: Result, found: Fit, most: int = 6) -> list[str]:
     V = result.covariance[np.ix_(index, index)]
     scale = np.sqrt(np.diag(V))
     own = scale / np.sqrt(np.diag(np.linalg.inv(V / np.outer(scale, scale))))
-    rows = sorted(((s / o, n, s, o) for n, s, o in zip(names, scale, own, strict=True)), reverse=True)[:most]
-    words = [f"{n} +- {s:.3g} (+- {o:.2g} if all others were known)" for r, n, s, o in rows if r > 1.5]
+    rows = sorted(((s / o, n, s, o) for n, s, o in zip(names, scale, own, strict=True)), reverse=True)
+    rows = [r for k, r in enumerate(rows) if k < most or r[1].endswith("efficiency")]
+    words = [f"{n} +- {s:.3g} (+- {o:.2g} if all others were known)" for r, n, s, o in rows if r > 1.3]
     return [f"degenerate: {'; '.join(words)}"] if words else []
 
 
