@@ -15,7 +15,7 @@ demo: $(STAMP)run                    ## simulate a record of thomas2021 and anal
 test: $(STAMP)dev                    ## all tests, slow ones included (at most 12 minutes on 2 cores)
 	$(BIN)/python -m pytest -n 2
 
-test-long: $(STAMP)dev               ## the property-based tests with 1000 examples each, 200 simulated campaigns
+test-long: $(STAMP)dev               ## the property-based tests with 1000 examples each, 200 simulated campaigns and calibrations
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -n 2
 	$(BIN)/backaction sbc thomas2021_three --count 200
 

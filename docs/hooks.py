@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from backaction.calibration import METHODS
 from backaction.elements import ELEMENTS, Drive
 
 
@@ -25,7 +26,7 @@ def _table(cls):
         missing = f.default is dataclasses.MISSING
         default = "**required**" if missing else "" if f.default in (None, ()) else f"`{f.default}`"
         rows.append(
-            f"| `{f.name}` | {m.get('unit', '')} | {allowed} | {default} | {m.get('doc', '').replace('|', chr(92) + '|')} |"
+            f"| `{f.name}` | {m.get('unit', m.get('series', ''))} | {allowed} | {default} | {m.get('doc', '').replace('|', chr(92) + '|')} |"
         )
     groups = ["give only one of " + ", ".join(f"`{k}`" for k in g) for g in cls.groups]
     return "\n".join(rows) + ("\n\n" + "; ".join(groups) + "." if groups else "")
@@ -40,6 +41,15 @@ def _elements():
                 parts += [f"Each entry of `{f.name}` (`[[element.{f.name}]]`):", "", _table(f.metadata["parts"]), ""]
     parts += ["## Noise at an input field", "", "Every element has `drive` (`[[element.drive]]`, or `--set spin.in.excess_sn=1.22`).", "",
               "```text", inspect.cleandoc(Drive.__doc__), "```", "", _table(Drive), ""]  # fmt: skip
+    return "\n".join(parts)
+
+
+def _methods():
+    parts = ["# Methods of calibration", "", "Generated from the code. On the command line settings are `--set name=value`; in a calibration set",
+             "they are keys of a `[[calibration]]`. `backaction calibrate METHOD --settings` prints the same.", ""]  # fmt: skip
+    for kind, cls in METHODS.items():
+        doc = inspect.cleandoc(cls.__doc__ or "")
+        parts += [f"## `{kind}`", "", "```text", doc, "", f"data: {cls.reads}", "```", "", _table(cls), ""]
     return "\n".join(parts)
 
 
@@ -58,6 +68,9 @@ def _commands():
         "state",
         "spectrum",
         "analyze",
+        "fit",
+        "sbc",
+        "calibrate",
         "track",
         "simulate",
         "optimize",
@@ -108,12 +121,14 @@ def _paper(key):
 
 def on_page_markdown(markdown, page, **_):
     """Replace the body of the generated pages."""
-    if page.file.src_uri.startswith(("papers/", "elements", "command-line")):
+    if page.file.src_uri.startswith(("papers/", "elements", "command-line", "calibration-methods")):
         page.meta["hide"] = ["toc"]  # the tables need the width
     if page.file.src_uri.startswith("papers/"):
         return _paper(Path(page.file.src_uri).stem)
     if page.file.src_uri == "elements.md":
         return _elements()
+    if page.file.src_uri == "calibration-methods.md":
+        return _methods()
     if page.file.src_uri == "command-line.md":
         return _commands()
     return markdown

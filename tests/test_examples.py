@@ -13,7 +13,9 @@ def test_examples_run(path, capsys):
     assert "EPR variance" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/python.md", "docs/tracking.md", "docs/inference.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/python.md", "docs/tracking.md", "docs/inference.md", "docs/calibration.md"]
+)
 def test_code_in_pages_runs(page):
     """Every Python block of the page, in order, in one namespace."""
     namespace: dict = {}

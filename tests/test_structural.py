@@ -137,6 +137,8 @@ def test_aggarwal_squeezing():
     assert measured.count("dB") == 4
     assert any("degenerate" in n and "detector.efficiency" in n for n in found.notes)
     assert any("Pareto" in n for n in found.notes)
+    assert any("detector.efficiency and thermal_sn (-0." in n for n in found.notes)
+    assert found.correlation("detector.efficiency", "thermal_sn") < -0.3
     assert 0.4 < found["detector.efficiency"].value < 0.8
     assert abs(found["mirror.detuning_hz"].value - 2.0076e5) < 2 * 6e3
     assert abs(found["mirror.coupling_hz"].value - 3.519e6) < 2.5 * 0.15e6

@@ -179,6 +179,11 @@ class CoolingSweep(Method, Scatter):
         area = table.column(2)
         if self.area_noise is None and self.relative_noise is None:
             raise InputError("cooling_sweep: areas need area_noise (relative)")
+        if np.any(area <= 0):
+            raise InputError(
+                f"{table.name}: area {np.min(area):.3g}: a relative scatter has no meaning where the heated cavity turns the "
+                "line into a dip; leave these powers out"
+            )
         relative = float(self.area_noise if self.area_noise is not None else self.relative_noise)
         n_o, kappa, share = float(self.output_noise), float(self.cavity_linewidth_hz), float(self.output_share)
         names = ("coupling_per_root_power_hz", "intrinsic_linewidth_hz")

@@ -115,10 +115,11 @@ class Spectra(Method):
             tuple(panels),
         )
         result = replace(result, notes=(*result.notes, *alone(result, found)))
-        strong = sorted(
+        rows = sorted(
             ((abs(result.correlation(a, b)), a, b) for i, a in enumerate(names) for b in names[i + 1 :]), reverse=True
-        )[:3]
-        shared = [f"{a} and {b} ({result.correlation(a, b):+.2f})" for r, a, b in strong if r > 0.5]
+        )
+        told = [r for k, r in enumerate(rows) if k < 3 or (r[1].endswith("efficiency") and r[2] == "thermal_sn")]
+        shared = [f"{a} and {b} ({result.correlation(a, b):+.2f})" for r, a, b in told if r > 0.3]
         if shared:
             result = replace(result, notes=(*result.notes, f"correlated, not known one by one: {'; '.join(shared)}"))
         return result
@@ -298,6 +299,9 @@ class _Problem:
         out = np.empty(count)
         for k in range(count):
             values = {n: float(draws[k, i]) for i, n in enumerate(names) if "." in n}
+            if "offset" in names:
+                own = float(self.experiment.value(self.method.along))
+                values[self.method.along] = own + float(draws[k, list(names).index("offset")])
             experiment = replace(self.experiment.with_values(values), priors={})
             eta = float(np.prod([float(np.real(d.efficiency)) for d in experiment.detectors()]))
             parts = frequency_response(experiment, self.frequency_hz).budget(experiment.detectors()[0].name).sources
