@@ -181,8 +181,8 @@ class CoolingSweep(Method, Scatter):
             raise InputError("cooling_sweep: areas need area_noise (relative)")
         if np.any(area <= 0):
             raise InputError(
-                f"{table.name}: area {np.min(area):.3g}: a relative scatter has no meaning where the heated cavity turns the "
-                "line into a dip; leave these powers out"
+                f"{table.name}: area {np.min(area):.3g}: a relative scatter has no meaning where the heated cavity turns "
+                "the line into a dip; leave these powers out"
             )
         relative = float(self.area_noise if self.area_noise is not None else self.relative_noise)
         n_o, kappa, share = float(self.output_noise), float(self.cavity_linewidth_hz), float(self.output_share)
