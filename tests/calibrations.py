@@ -118,6 +118,34 @@ def squeezing(f, T=11.4, eta=0.8, w=1370.0, g=30.0, delta=-700.0, kappa=4200.0, 
     return 1 - eta + eta * (light + thermal)
 
 
+def reflected(f, T=11.4, eta=0.8, w=1370.0, g=30.0, delta=-700.0, kappa=4200.0, share=0.93, Q=6.5e8):
+    """Amplitude quadrature in reflection from the coupler: complex a, a* with the carrier's phase in and out written out."""
+    n = 1 / np.expm1(w * 1e3 / (KB_OVER_H * T))
+    gm, gg = w / Q, np.sqrt(2) * g
+    field = 1 / (kappa / 2 - 1j * delta)  # intracavity amplitude per incoming one
+    out = share * kappa * field - 1  # reflected carrier
+    phase_in, phase_out = field / abs(field), out / abs(out)
+    S = np.empty(f.size)
+    for k, W in enumerate(f):
+        chi = w / (w**2 - W**2 - 1j * W * gm)
+        # (a, a^+) with the intracavity carrier real: force 2 g (a + a^+)/sqrt 2 on P, phase shift i g sqrt 2 X
+        s = 2j * gg**2 * chi
+        M = np.array([[kappa / 2 - 1j * (W + delta) - s, -s], [s, kappa / 2 - 1j * (W - delta) + s]])
+        R = np.linalg.inv(M)
+        turn_in = np.diag([1 / phase_in, phase_in])  # lab (incoming carrier real) to the intracavity frame
+        turn_out = np.diag([phase_in, 1 / phase_in])
+        pick = np.array([1 / phase_out, phase_out]) / np.sqrt(2)  # amplitude quadrature of the reflected carrier
+        total = 0.0
+        for port, part in (("in", share), ("loss", 1 - share)):
+            H = np.sqrt(share * kappa * part * kappa) * turn_out @ R @ turn_in - (np.eye(2) if port == "in" else 0)
+            row = pick @ H
+            total += 0.5 * np.sum(np.abs(row) ** 2)
+        kick = np.sqrt(share * kappa) * turn_out @ R @ np.array([1j, -1j]) * np.sqrt(2) * gg * chi
+        total += np.abs(pick @ kick) ** 2 * 2 * gm * (n + 0.5)
+        S[k] = 2 * total
+    return 1 - eta + eta * S
+
+
 def simulate_squeezing(rng, averages=600, gs=(30.0, 37.0), deltas=(-700.0, -1500.0), step=0.25, **truth):
     f = np.arange(1330, 1410 + step / 2, step)
     spectra = [squeezing(f, g=g, delta=d, **truth) for g, d in zip(gs, deltas)]

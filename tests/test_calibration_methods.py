@@ -17,6 +17,7 @@ from calibrations import (
     complex_noise,
     make,
     mors,
+    reflected,
     simulate_beat,
     simulate_cifar,
     simulate_cooling,
@@ -307,6 +308,22 @@ def test_squeezing_model():
     )
     for got, (g, d) in zip(squeezing_method().model(v, 1e3 * f), ((30.0, -700.0), (37.0, -1500.0))):
         assert_allclose(got, squeezing(f, g=g, delta=d), rtol=1e-8)
+
+
+def test_squeezing_in_reflection():
+    """Against the sideband amplitudes a, a* with the carriers' phases written out; the efficiency is then found by itself."""
+    f = np.linspace(1330, 1410, 33)
+    method = squeezing_method(deltas=(-700.0,), geometry="reflection")
+    v = dict(bath_temperature_k=11.4, efficiency=0.8, mechanical_hz=1.37e6, coupling_hz=30e3 * np.sqrt(2))
+    assert_allclose(method.model(v, 1e3 * f)[0], reflected(f), rtol=1e-7)
+    fine = np.arange(1330, 1410.1, 0.25)
+    t = table(
+        1e3 * fine, reflected(fine) * np.random.default_rng(1).gamma(600, 1 / 600, fine.size), unit="SN", averages=600
+    )
+    found = method.run([t])
+    assert not any("only efficiency x overcoupling" in w for w in found.warnings)
+    assert abs(found["efficiency"].value - 0.8) < 4 * found["efficiency"].sd
+    assert abs(found["bath_temperature_k"].value - 11.4) < 4 * found["bath_temperature_k"].sd
 
 
 @given(st.floats(0.05, 3.0), st.floats(0.3, 30.0), st.booleans())

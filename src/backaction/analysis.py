@@ -49,6 +49,7 @@ class Analysis:
     warnings: tuple[str, ...]
     verdict: str
     entangled: bool | None
+    calibrations: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -65,7 +66,7 @@ class Analysis:
         fit = self.fit
         return {
             "schema": "backaction/analyze/1",
-            "provenance": provenance(seed=0),
+            "provenance": provenance(seed=0, calibrations=list(self.calibrations)),
             "experiment": self.experiment.to_dict(),
             "record": {
                 "name": self.record.name,
@@ -238,6 +239,7 @@ def analyze(
     return Analysis(
         experiment, record, band, calibration, measured, fit, posterior, followed, tuple(tests), tuple(lines),
         innovations, quantum, in_band, tuple(dict.fromkeys(warnings)), verdict, entangled,
+        tuple(str(c) for c in calibrations),
     )  # fmt: skip
 
 
