@@ -34,8 +34,9 @@ def damped_rotation(omega: Any, gamma: Any, damping: str) -> Array:
 def structural(linewidth_hz: Any, mechanical_hz: Any, frequency_hz: Any) -> Any:
     """Linewidth of the friction that acts at f as a constant loss angle phi does: gamma f_m/|f|, phi = gamma/f_m.
 
-    F/x = k (1 + i phi): the imaginary part is that of friction with gamma(f) = phi f_m^2/f. With the bath's occupation
-    left at f_m the force is 2 gamma(f) k_B T/(hbar omega_m), which is the fluctuation-dissipation theorem for k_B T >> h f.
+    F/x = -k (1 - i phi) in e^{-iWt}: the imaginary part is that of friction with gamma(f) = phi f_m^2/f. With the bath's
+    occupation left at f_m the force is 2 gamma(f) k_B T/(hbar omega_m), which is the fluctuation-dissipation theorem
+    for k_B T >> h f.
     """
     if frequency_hz is None:
         return linewidth_hz
