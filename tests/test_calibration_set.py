@@ -191,6 +191,9 @@ def test_two_calibrations_of_one_field():
     assert any("2 calibrations combined" in w for w in both.warnings)
     with pytest.raises(InputError, match="disagree on f.k"):
         combine("set", [a, _result("b", {"k": 6.0}, [[0.02]], {"f.k": "k"})])
+    three = [_result(n, {"k": v}, [[1e-4]], {"f.k": "k"}) for n, v in (("a", 0.8), ("b", 0.8), ("c", 0.5))]
+    with pytest.raises(InputError, match="disagree on f.k"):
+        combine("set", three)
 
 
 def test_what_is_left_out():
@@ -200,7 +203,9 @@ def test_what_is_left_out():
     assert not out.priors
     assert not out.passed
     good = _result("a", {"k": 0.8}, [[0.01]], {"detector.efficiency": "k", "nobody.x": "k"})
-    assert list(combine("set", [good], Experiment.load("thomas2021")).priors) == ["detector.efficiency"]
+    kept = combine("set", [good], Experiment.load("thomas2021"))
+    assert list(kept.priors) == ["detector.efficiency"]
+    assert any("nobody.x is not set" in w for w in kept.warnings)
     twice = _result("a", {"T": 10.0, "n": 100.0}, [[1.0, 10.0], [10.0, 100.0]], {"m.T": "T", "m.n": "n"})
     assert list(combine("set", [twice]).priors) == ["m.T"]
 
@@ -214,6 +219,11 @@ def test_what_is_left_out():
         ('"beat.cavity_linewidth_hz" }', '"beta.cavity_linewidth_hz" }', "did you mean 'beat'"),
         ('"beat.cavity_linewidth_hz" }', '"beat.kappa" }', "no quantity 'kappa'"),
         ('"beat.cavity_linewidth_hz" }', '"spins.width_hz" }', "the order is"),
+        (
+            "relative_noise = 0.01",
+            'relative_noise = 0.01\nuses = { modulation_index = "beat.amplitude" }',
+            "in a circle",
+        ),
         ('files = ["mors.csv"]', 'files = ["mores.csv"]', "no such file"),
         ('files = ["mors.csv"]', 'files = ["*.dat"]', "nothing matches"),
         ('files = ["mors.csv"]', "files = []", "needs 1"),
@@ -290,13 +300,15 @@ def test_command_line(capsys, folder, tmp_path):
 
 
 def test_scatter_from_the_residuals_is_asked_for():
-    """Errors are never rescaled by themselves; `noise_from = residuals` does it, and says p = nothing."""
+    """Errors are never rescaled by themselves; `noise_from = residuals` does it, and then tests nothing: p is None."""
     t = simulate_beat(np.random.default_rng(3), sd=0.02)
     honest = make("sideband_beat", relative_noise=0.02, axis_unit="Hz").run([t])
     small = make("sideband_beat", relative_noise=0.01, axis_unit="Hz").run([t])
     assert small["cavity_linewidth_hz"].sd == pytest.approx(honest["cavity_linewidth_hz"].sd / 2, rel=0.01)
     assert any("does not describe" in w for w in small.warnings)
     free = make("sideband_beat", noise_from="residuals", axis_unit="Hz").run([t])
+    assert free.p is None
+    assert any("not tested" in w for w in free.warnings)
     assert 0.4 < free["cavity_linewidth_hz"].sd / honest["cavity_linewidth_hz"].sd < 2.5
     column = table(t.values[:, 0], t.values[:, 1], 0.02 * t.values[:, 1])
     listed = make("sideband_beat", noise_column=2, axis_unit="Hz").run([column])
@@ -313,6 +325,7 @@ def test_report_page_is_looked_at(found, tmp_path):
         assert (tmp_path / "r" / f"{r.name}.png").stat().st_size > 5000
     assert "http" not in page.replace("http-equiv", "")
     assert calibration_report.shown(1.23456, 0.0123) == "1.235 ± 0.012"
+    assert calibration_report.shown(4208930.1, 16275.6) == "4208930 ± 16000".replace("4208930", "4209000")
     assert calibration_report.shown(-1369999.76, 1.3) == "-1369999.8 ± 1.3"
 
 
@@ -371,3 +384,33 @@ def test_white_noise_left_uncalibrated_gives_no_priors(folder, tmp_path):
     )
     assert not found.priors
     assert json.loads(json.dumps(found.document()["parameters"])) == {}
+    from backaction.files import to_json
+
+    (tmp_path / "c.json").write_text(to_json(found.document()))
+    assert read_calibration(tmp_path / "c.json", Experiment.load("thomas2021"))[0] == {}
+
+
+def test_units_do_not_make_a_covariance_invalid(tmp_path):
+    """Rates of 1e6 Hz beside loss factors of 1e-6, moderately correlated: valid whatever the units."""
+    from backaction.files import to_json
+
+    rng = np.random.default_rng(1)
+    fields = [
+        "membrane.cavity_linewidth_hz",
+        "detector.efficiency",
+        "membrane.mechanical_linewidth_hz",
+        "membrane.coupling_hz",
+    ]
+    for _ in range(30):
+        L = rng.standard_normal((4, 4))
+        R = L @ L.T + 2 * np.eye(4)
+        R /= np.sqrt(np.outer(np.diag(R), np.diag(R)))
+        sd = np.array([2e5, 1e-2, 1e-6, 1e3])
+        means = [4.2e6, 0.8, 2.1e-3, 1.07e5]
+        document = {
+            "schema": "backaction/calibration/1",
+            "parameters": {f: {"mean": m, "sd": s} for f, m, s in zip(fields, means, sd)},
+            "covariance": {"names": fields, "matrix": (R * np.outer(sd, sd)).tolist()},
+        }
+        (tmp_path / "c.json").write_text(to_json(document))
+        assert_allclose(read_calibration(tmp_path / "c.json", Experiment.load("thomas2021"))[1][1], R, atol=1e-12)

@@ -92,7 +92,7 @@ def test_squeezing_of_a_suspended_mirror_by_hand():
     assert_allclose(got, out, rtol=1e-6)
 
 
-def test_stabilised_is_spectra_only(capsys):
+def test_stabilised_is_spectra_only(capsys, tmp_path):
     e = Experiment.load("aggarwal2020")
     assert e.spectra_only
     with pytest.raises(ModelError, match="spectra only"):
@@ -103,7 +103,7 @@ def test_stabilised_is_spectra_only(capsys):
         e.build()
     for command in (
         ["state"],
-        ["simulate", "-o", "/tmp/never.h5", "--duration", "1 ms"],
+        ["simulate", "-o", str(tmp_path / "never.h5"), "--duration", "1 ms"],
         ["sense", "--signal", "mirror.bath"],
     ):
         with pytest.raises(SystemExit) as stop:
@@ -128,7 +128,11 @@ def _squeezing_data():
 
 def test_aggarwal_squeezing():
     """12 angles at once: median residual, which angles squeeze, and what is known only together."""
-    found = run_one(Spectra(name="a", noise_db=2.0, offset_sd=1.0, draws=800), [_squeezing_data()], {"unit": "dB"})
+    found = run_one(
+        Spectra(name="a", experiment="aggarwal2020", noise_db=2.0, offset_sd=1.0, draws=800),
+        [_squeezing_data()],
+        {"unit": "dB"},
+    )
     residual = np.concatenate([p.y - p.model for p in found.panels])
     assert np.median(np.abs(residual)) < 0.5
     squeezed = next(n for n in found.notes if n.startswith("below shot noise"))
@@ -147,7 +151,9 @@ def test_aggarwal_squeezing():
 @pytest.mark.slow
 def test_aggarwal_predicts_what_is_left_out():
     found = run_one(
-        Spectra(name="a", noise_db=2.0, offset_sd=1.0, draws=0, leave_out=True), [_squeezing_data()], {"unit": "dB"}
+        Spectra(name="a", experiment="aggarwal2020", noise_db=2.0, offset_sd=1.0, draws=0, leave_out=True),
+        [_squeezing_data()],
+        {"unit": "dB"},
     )
     text = next(n for n in found.notes if n.startswith("each spectrum predicted"))
     assert float(text.split("at most ")[1].split(" dB")[0]) <= 0.6

@@ -91,8 +91,10 @@ def test_sr785_pair(tmp_path):
     assert_allclose(s.density, 1e-12 / (128 * ENBW["bmh"]) / 2)
     assert power_of(t.name) == 300.5
     assert power_of("a/darknoise.dat") == 0
-    with pytest.raises(InputError, match="no power"):
-        power_of("a/noise.dat")
+    assert power_of("a/run3_200mW.dat") == 200
+    for name in ("a/noise.dat", "a/2021-05-04.dat", "a/run3.dat", "a/1mW_2mW.dat"):
+        with pytest.raises(InputError, match="does not say one power"):
+            power_of(name)
 
 
 def test_windows_have_their_noise_bandwidth():

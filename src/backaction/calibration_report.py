@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import os
 import shutil
 import tempfile
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from backaction._version import __version__
-from backaction.calibration.collection import Calibrated
+from backaction.calibration.collection import SCHEMA, Calibrated
 from backaction.calibration.method import Result
 from backaction.calibration_figures import figure
 from backaction.errors import InputError
@@ -21,7 +22,9 @@ from backaction.report import STYLE, escaped
 
 
 def write(found: Calibrated, folder: str | Path) -> Path:
-    """Write `index.html`, `calibration.json` and one figure per calibration into `folder`, all or nothing.
+    """Write `index.html`, `calibration.json` and one figure per calibration into `folder`, once all of them are made.
+
+    Figures of an earlier calibration report in the folder are removed.
 
     Raises
     ------
@@ -38,14 +41,17 @@ def write(found: Calibrated, folder: str | Path) -> Path:
     work = Path(tempfile.mkdtemp(prefix=".calibration.", dir=target))
     try:
         images = {}
+        names = _files(found)
         for r in found.results:
             if r.panels:
                 buffer = io.BytesIO()
                 figure(r).savefig(buffer, format="png", dpi=140)
-                (work / f"{_file(r.name)}.png").write_bytes(buffer.getvalue())
+                (work / names[r.name]).write_bytes(buffer.getvalue())
                 images[r.name] = base64.b64encode(buffer.getvalue()).decode("ascii")
         (work / "calibration.json").write_text(to_json(found.document()), "utf-8")
         (work / "index.html").write_text(page(found, images), "utf-8")
+        for old in _earlier(target):
+            old.unlink(missing_ok=True)
         for item in sorted(work.iterdir()):
             item.replace(target / item.name)
     finally:
@@ -53,8 +59,26 @@ def write(found: Calibrated, folder: str | Path) -> Path:
     return target
 
 
-def _file(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_" else "_" for c in name)
+def _files(found: Calibrated) -> dict[str, str]:
+    """A file name for each result's figure, all different."""
+    out: dict[str, str] = {}
+    for r in found.results:
+        plain = "".join(c if c.isalnum() or c in "-_" else "_" for c in r.name)
+        k = 1
+        while (file := f"{plain}{'' if k == 1 else k}.png") in out.values():
+            k += 1
+        out[r.name] = file
+    return out
+
+
+def _earlier(folder: Path) -> list[Path]:
+    """Figures that an earlier report of ours left in the folder."""
+    try:
+        document = json.loads((folder / "calibration.json").read_text("utf-8"))
+        names = [r["name"] for r in document["results"]] if document["schema"] == SCHEMA else []
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return [folder / ("".join(c if c.isalnum() or c in "-_" else "_" for c in n) + ".png") for n in names]
 
 
 def page(found: Calibrated, images: dict[str, str]) -> str:
@@ -113,6 +137,7 @@ def shown(value: float, sd: float) -> str:
     if not (np.isfinite(sd) and sd > 0):
         return f"{value:.6g}"
     digits = int(1 - np.floor(np.log10(sd)))
-    if 0 <= digits <= 9 and abs(value) < 1e7:
-        return f"{value:.{digits}f} ± {sd:.{digits}f}"
-    return f"{value:.{max(2, int(np.ceil(np.log10(max(abs(value), sd) / sd))) + 2)}g} ± {sd:.2g}"
+    if digits <= 9 and abs(value) < 1e9:
+        return f"{round(value, digits):.{max(0, digits)}f} ± {round(sd, digits):.{max(0, digits)}f}"
+    places = max(1, int(np.floor(np.log10(max(abs(value), sd)))) + digits)
+    return f"{value:.{places}e} ± {sd:.1e}"

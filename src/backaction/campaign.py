@@ -384,7 +384,7 @@ def read_calibrations(paths: Sequence[Path], experiment: Experiment) -> tuple[di
             if key in priors:
                 raise InputError(f"{path}: '{key}' is known from another calibration file too: combine them in one set")
         priors |= found
-        blocks.append(block)
+        blocks += [block] if block[0] else []
     return priors, tuple(blocks)
 
 
@@ -409,6 +409,8 @@ def read_calibration(path: Path, experiment: Experiment) -> tuple[dict[str, Prio
         matrix = document.get("covariance", {}).get("matrix")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: no calibration file ({type(error).__name__}: {error})") from None
+    if not items:
+        return {}, ((), np.zeros((0, 0)))
     for name in names:
         if name not in priors:
             raise InputError(f"{path}: covariance names '{name}', which is no parameter{nearest(name, priors)}")
@@ -417,7 +419,12 @@ def read_calibration(path: Path, experiment: Experiment) -> tuple[dict[str, Prio
         V = np.diag(sd**2) if matrix is None else np.asarray(matrix, dtype=float)
     except (ValueError, TypeError):
         V = np.zeros((0, 0))
-    if V.shape != (len(names), len(names)) or not np.allclose(V, V.T) or np.any(np.linalg.eigvalsh(V) <= 0):
+    scale = np.sqrt(np.abs(np.diag(V))) if V.ndim == 2 else np.ones(0)
+    square = V.shape == (len(names), len(names)) and bool(np.all(scale > 0))
+    unit = (
+        V / np.outer(scale, scale) if square else V
+    )  # rates in hertz and loss factors meet here: judged without their units
+    if not square or not np.allclose(unit, unit.T) or np.any(np.linalg.eigvalsh(unit) <= 0):
         raise InputError(f"{path}: covariance.matrix must be symmetric, positive and {len(names)} x {len(names)}")
     if not np.allclose(np.sqrt(np.diag(V)), sd, rtol=0.02):
         raise InputError(f"{path}: the diagonal of covariance.matrix does not agree with the sd of the parameters")

@@ -9,5 +9,8 @@ K_B = 1.380649e-23
 C_LIGHT = 299792458.0
 """Speed of light in vacuum, m/s (exact)."""
 
+MU_B_HZ = 1.39962449361e10
+"""Bohr magneton over h, Hz/T (CODATA 2018)."""
+
 TWO_PI = 6.283185307179586476925286766559
 """2 pi."""

@@ -35,7 +35,6 @@ METHODS: dict[str, type[Method]] = {
         DrivenForce,
         Squeezing,
         Spectra,
-        Spectra,
         Cifar,
         Mors,
         WhiteNoise,

@@ -7,11 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from backaction.constants import MU_B_HZ
 from backaction.errors import InputError, ModelError, nearest
 from backaction.matrices import Array
-
-MU_B_HZ = 1.39962449361e10
-"""Bohr magneton over h, Hz/T (CODATA 2018)."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ def breit_rabi(kind: Alkali, F: float, field_t: float) -> Array:
     x = (kind.g_j - kind.g_i) * MU_B_HZ * field_t / kind.hyperfine_hz
     root = np.sqrt(1 + 4 * m * x / size + x * x)
     if upper:
-        root[0] = abs(1 - x)  # m = -F: exact
+        root[0] = 1 - x  # m = -F, stretched: the sign of the root changes in a strong field
     sign = 1.0 if upper else -1.0
     return -kind.hyperfine_hz / (2 * size) + kind.g_i * MU_B_HZ * m * field_t + sign * kind.hyperfine_hz / 2 * root
 

@@ -323,19 +323,12 @@ class DitherLock(Method, Scatter):
         def lock(k: float, ratio: float) -> float:
             return sign * k * lock_detuning(ratio, *self._parts(k))
 
-        k0 = found["cavity_linewidth_hz"]
-        h = 1e-5
-        slope_k = (lock(k0 * (1 + h), r) - lock(k0 * (1 - h), r)) / (2 * h * k0)
-        slope_r = (lock(k0, r + h * (1 - r)) - lock(k0, r - h * (1 - r))) / (2 * h * (1 - r))
-        return out.extended(
-            "detuning_hz",
-            lock(k0, r),
-            {"cavity_linewidth_hz": slope_k},
-            abs(slope_r) * dr,
+        words = (
+            lambda v: lock(v["cavity_linewidth_hz"], v["ratio"]),
             "Hz",
             f"lock point on the {self.sign} side, inner branch",
-            f"{self.element}.detuning_hz",
         )
+        return out.extended({"detuning_hz": words}, {"ratio": (r, dr)}, {f"{self.element}.detuning_hz": "detuning_hz"})
 
     def _parts(self, k: float) -> tuple[float, float]:
         return float(self.dither_hz) / k, float(self.depth_hz) / k

@@ -169,8 +169,7 @@ class Cifar(Method):
                 Unknown("broadband_linewidth_hz", mean, 0.05 * mean, "Hz", lower=0.1 * mean, prior=(mean, sd)),
             ]
         starts = [
-            {"readout_rate_hz": span * a, "intrinsic_linewidth_hz": span * b, "phase_rad": phase + c}
-            for a in (1 / 8,)
+            {"intrinsic_linewidth_hz": span * b, "phase_rad": phase + c}
             for b in (1 / 200, 1 / 40)
             for c in (0.0, np.pi)
         ]

@@ -32,8 +32,9 @@ from backaction.matrices import Array
 from backaction.records import averaged_spectrum
 
 SCHEMA = "backaction/calibration/1"
-STAGES = ("efficiency and power", "detector", "cavity", "mechanics", "coupling and thermometry", "spin")
+STAGES = ("optics", "detector", "cavity", "mechanics", "coupling, power and thermometry", "spin")
 Say = Callable[[str], None]
+_RECORD = ("sample_rate_hz", "sampling", "unit", "scale")
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,8 +79,7 @@ def read_data(method: Method, path: str | Path, given: Mapping[str, Any]) -> Tab
         raise InputError(f"{path}: {method.kind} reads tables, not records")
     if width is None:
         raise InputError(f"{path}: is a record: --set resolution_hz=... says the spectrum to make of it")
-    keys = ("sample_rate_hz", "sampling", "unit", "scale")
-    record = read_record(path, **{k: v for k, v in given.items() if k in keys})
+    record = read_record(path, **{k: v for k, v in given.items() if k in _RECORD})
     s = averaged_spectrum(record, float(width))
     said = {
         "unit": "V^2/Hz",
@@ -106,7 +106,10 @@ def run_one(method: Method, files: Sequence[str | Path], given: Mapping[str, Any
     if not low <= len(files) <= high:
         wanted = f"{low}" if low == high else f"{low} to {high}"
         raise InputError(f"{method.kind}: {len(files)} data files, needs {wanted} ({method.reads})")
-    return method.run([read_data(method, f, given) for f in files], given)
+    tables = [read_data(method, f, given) for f in files]
+    if any(t.attributes.get("of_record") for t in tables):  # unit, rate and so on were the record's
+        given = {k: v for k, v in given.items() if k not in _RECORD}
+    return method.run(tables, given)
 
 
 def combine(name: str, results: Sequence[Result], experiment: Experiment | None = None) -> Calibrated:
@@ -124,6 +127,7 @@ def combine(name: str, results: Sequence[Result], experiment: Experiment | None 
         fields = {}
         for path, key in r.priors.items():
             if experiment is not None and not _settable(experiment, path):
+                warnings.append(f"{r.name}: {path} is not set in '{experiment.name}': not a prior")
                 continue
             fields[path] = key
         if r.p is not None and r.p < 1e-3 and fields:
@@ -131,7 +135,7 @@ def combine(name: str, results: Sequence[Result], experiment: Experiment | None 
             fields = {}
         fixed = [k for k, v in fields.items() if not r[v].sd > 0]
         for path in fixed:
-            warnings.append(f"{r.name}: {path} has no error (at a bound): no prior")
+            warnings.append(f"{r.name}: {path} has no error: no prior")
             del fields[path]
         fields = _independent(r, fields)
         index = [order.index(v) for v in fields.values()]
@@ -157,12 +161,13 @@ def combine(name: str, results: Sequence[Result], experiment: Experiment | None 
     means = covariance @ weighted
     for k, n in enumerate(names):
         known = [(m[f.index(n)], V[f.index(n), f.index(n)]) for f, m, V in blocks if n in f]
-        if len(known) > 1:
-            apart = abs(known[0][0] - known[1][0]) / np.sqrt(known[0][1] + known[1][1])
+        pairs = [(abs(x - y) / np.sqrt(v + w), x, v, y, w) for i, (x, v) in enumerate(known) for y, w in known[i + 1 :]]
+        if pairs:
+            apart, x, v, y, w = max(pairs)
             if apart > 3:
                 raise InputError(
-                    f"{name}: two calibrations disagree on {n}: {known[0][0]:.6g} +- {np.sqrt(known[0][1]):.2g} and "
-                    f"{known[1][0]:.6g} +- {np.sqrt(known[1][1]):.2g} ({apart:.1f} sd)"
+                    f"{name}: two calibrations disagree on {n}: {x:.6g} +- {np.sqrt(v):.2g} and {y:.6g} +- {np.sqrt(w):.2g} "
+                    f"({apart:.1f} sd)"
                 )
             warnings.append(f"{n}: {len(known)} calibrations combined ({apart:.1f} sd apart): {means[k]:.6g}")
     priors = {
@@ -217,8 +222,8 @@ def run_set(path: str | Path, say: Say | None = None) -> Calibrated:
     Raises
     ------
     InputError
-        One line naming file, calibration, key and what is allowed; also where a calibration uses one that comes later in
-        the order detector, cavity, ring-down, squeezing, spin, or where two disagree by more than 3 sd.
+        One line naming file, calibration, key and what is allowed; also where a calibration uses one of a later stage
+        (`STAGES`) or in a circle, or where two disagree by more than 3 sd.
     """
     path = Path(path)
     if not path.is_file():
@@ -248,7 +253,9 @@ def run_set(path: str | Path, say: Say | None = None) -> Calibrated:
     for e in _ordered(entries, path):
         if say is not None:
             say(e.name)
-        result = run_one(_built(e, done, path), e.files, e.given)
+        method, lost = _built(e, done, path)
+        result = run_one(method, e.files, e.given)
+        result = replace(result, warnings=(*result.warnings, *lost))
         if e.priors is not None:
             for key, quantity in e.priors.items():
                 if quantity not in result.quantities:
@@ -279,6 +286,8 @@ def _entry(item: Mapping[str, Any], path: Path, index: int) -> _Entry:
             raise InputError(f"{where}: {key} = {item[key]!r}: expected a table")
         tables[key] = dict(item[key]) if key in item else None
     settings = {k: v for k, v in item.items() if k not in ("name", "method", "files", "given", "uses", "priors")}
+    if "experiment" in settings and (path.parent / str(settings["experiment"])).is_file():
+        settings["experiment"] = str(path.parent / str(settings["experiment"]))
     name = str(item.get("name", kind))
     return _Entry(
         name,
@@ -301,8 +310,7 @@ def _matching(folder: Path, name: str, where: str) -> list[Path]:
 
 
 def _ordered(entries: Sequence[_Entry], path: Path) -> list[_Entry]:
-    """By stage; a `uses` of a later or the own stage must name an entry above."""
-    order = sorted(entries, key=lambda e: e.method.stage)
+    """By stage, and within one stage what is used first; a `uses` of a later stage or in a circle is refused."""
     by = {e.name: e for e in entries}
     for e in entries:
         for setting, source in e.uses.items():
@@ -311,17 +319,26 @@ def _ordered(entries: Sequence[_Entry], path: Path) -> list[_Entry]:
                 raise InputError(
                     f"{path}: {e.name}: uses {setting} = '{source}': no calibration '{other}'{nearest(other, by)}"
                 )
-            if order.index(by[other]) >= order.index(e):
+            if by[other].method.stage > e.method.stage:
                 raise InputError(
                     f"{path}: {e.name} ({STAGES[e.method.stage]}) uses {other} ({STAGES[by[other].method.stage]}), "
-                    f"which depends on it: "
+                    f"which comes later: "
                     f"the order is {', '.join(STAGES)}"
                 )
+    order: list[_Entry] = []
+    waiting = sorted(entries, key=lambda e: e.method.stage)
+    while waiting:
+        done = {e.name for e in order}
+        ready = [e for e in waiting if all(str(s).partition(".")[0] in done for s in e.uses.values())]
+        if not ready:
+            raise InputError(f"{path}: {', '.join(e.name for e in waiting)}: use one another in a circle")
+        order.append(ready[0])
+        waiting.remove(ready[0])
     return order
 
 
-def _built(e: _Entry, done: Mapping[str, Result], path: Path) -> Method:
-    settings = dict(e.settings)
+def _built(e: _Entry, done: Mapping[str, Result], path: Path) -> tuple[Method, tuple[str, ...]]:
+    settings, lost = dict(e.settings), list[str]()
     for setting, source in e.uses.items():
         name, _, quantity = str(source).partition(".")
         found = done[name].quantities
@@ -335,15 +352,16 @@ def _built(e: _Entry, done: Mapping[str, Result], path: Path) -> Method:
         spread = _spread_key(e.method, setting)
         if spread is not None and spread not in settings:
             settings[spread] = found[quantity].sd
-    return e.method.from_table(e.name, settings, str(path))
+        elif spread is None and found[quantity].sd > 0:
+            lost.append(
+                f"{setting} is taken from '{source}' without its error ({found[quantity].sd:.2g}): the method has "
+                f"no setting for it"
+            )
+    return e.method.from_table(e.name, settings, str(path)), tuple(lost)
 
 
 def _spread_key(method: type[Method], setting: str) -> str | None:
     """The setting that holds the error of another: `cavity_linewidth_sd_hz` of `cavity_linewidth_hz`."""
-    known = method.keys()
-    for unit in ("_hz", "_k", "_kg", "_sn", "_deg", ""):
-        if setting.endswith(unit):
-            key = f"{setting.removesuffix(unit)}_sd{unit}" if unit else f"{setting}_sd"
-            if key in known:
-                return key
-    return None
+    known, words = method.keys(), setting.split("_")
+    tries = ["_".join([*words[:k], "sd", *words[k:]]) for k in range(len(words), 0, -1)]
+    return next((k for k in tries if k in known), None)

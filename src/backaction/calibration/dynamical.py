@@ -52,6 +52,7 @@ class OpticalSpring(Method):
     offset_sd_hz: Any = quantity("Hz", 5e4, above=0.0, doc="prior of a common offset of the detunings")
     detuning_hz: Any = quantity("Hz", None, doc="against power: the fixed detuning")
     cavity_linewidth_hz: Any = quantity("Hz", None, above=0.0, doc="against power: kappa, known")
+    operating_detuning_hz: Any = quantity("Hz", None, doc="against detuning: where the coupling is wanted (a prior)")
     weak_coupling: bool = flag("use the formulas for weak coupling")
     data_unit: str = choice("kHz", "kHz", "Hz", "MHz", doc="of damping and shift")
     axis_unit: str = choice("", "", "Hz", "kHz", "MHz", "W", "mW")
@@ -110,7 +111,16 @@ class OpticalSpring(Method):
             if by_power
             else ["coupling_hz is that on resonance, at the input power of the data; textbook convention"]
         )
-        return self.report(found, {}, priors, panels, (), notes)
+        derived: dict[str, tuple[Any, str, str]] = {}
+        if self.operating_detuning_hz is not None and not by_power:
+            here = float(self.operating_detuning_hz)
+            derived["operating_coupling_hz"] = (
+                lambda v: v["coupling_hz"] / np.sqrt(1 + (2 * here / v["cavity_linewidth_hz"]) ** 2),
+                "Hz",
+                f"g at {here:g} Hz",
+            )
+            priors[f"{self.element}.coupling_hz"] = "operating_coupling_hz"
+        return self.report(found, derived, priors, panels, (), notes)
 
     def _pole(self, g: Array, kappa: float, delta: Array) -> tuple[Array, Array]:
         f, gamma = float(self.mechanical_hz), float(self.intrinsic_linewidth_hz)
@@ -149,7 +159,7 @@ class Transparency(Method):
     noise: Any = quantity("1", above=0.0, doc="standard deviation of Re r and of Im r")
     free_amplitude: bool = flag("fit a complex factor of r: a probe that is not normalised")
     axis_unit: str = choice("", "", "Hz", "kHz", "MHz")
-    element: str = "drums"
+    element: str = "membrane"
 
     def run(self, tables: Sequence[Table], given: Mapping[str, Any] | None = None) -> Result:
         """Coupling, mechanical frequency and width, external coupling, cooperativity."""
@@ -196,10 +206,8 @@ class Transparency(Method):
         warnings = []
         if self.free_amplitude and abs(found.correlation("amplitude", "external_hz")) > 0.95:
             warnings.append("the span is short: the amplitude and kappa_ex are nearly the same thing")
-        priors = {
-            f"{self.element}.mechanical_linewidth_hz": "mechanical_linewidth_hz",
-            f"{self.element}.mechanical_hz": "mechanical_hz",
-        }
+        names = ("coupling_hz", "mechanical_linewidth_hz", "mechanical_hz")
+        priors = {f"{self.element}.{k}": k for k in names}
         return self.report(found, derived, priors, panels, warnings)
 
     def model(self, v: Values, f: Array) -> Array:

@@ -31,7 +31,7 @@ class Efficiency(Method):
 
     kind: ClassVar[str] = "efficiency"
     reads: ClassVar[str] = "no file: factors"
-    stage: ClassVar[int] = 0
+    stage: ClassVar[int] = 1
     files: ClassVar[tuple[int, int]] = (0, 0)
 
     factors: tuple[str, ...] = series("", '"visibility = 0.96 : 0.01 : amplitude", ...')
@@ -145,7 +145,7 @@ class PowerBudget(Method):
 
     kind: ClassVar[str] = "power_budget"
     reads: ClassVar[str] = "no file: power, cavity, geometry"
-    stage: ClassVar[int] = 0
+    stage: ClassVar[int] = 4
     files: ClassVar[tuple[int, int]] = (0, 0)
 
     power_w: Any = quantity("W", None, minimum=0.0, doc="in the mode that enters, mode matching counted")

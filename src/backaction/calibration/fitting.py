@@ -13,7 +13,7 @@ chi2. The search is `scipy.optimize.least_squares` (trust region reflective, bou
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -121,7 +121,8 @@ class Fit:
     """The maximum with its Fisher covariance; see the module's text.
 
     `condition` is that of the Jacobian with normalised columns (without unknowns at a bound, whose errors are zero: all
-    others are conditional on them). `residuals` are those of each block.
+    others are conditional on them). `residuals` are those of each block; `tested` is
+    False where the scatter was taken from them, so that the deviance tests nothing.
     """
 
     unknowns: tuple[Unknown, ...]
@@ -132,7 +133,7 @@ class Fit:
     condition: float
     at_bound: tuple[str, ...]
     residuals: tuple[Array, ...]
-    model: Model = field(repr=False)
+    tested: bool = True
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -380,5 +381,4 @@ def _at(model: Model, observed: Sequence[Observed], unknowns: Sequence[Unknown],
         condition,
         tuple(u.name for u, b in zip(unknowns, bound, strict=True) if b),
         tuple(rows),
-        model,
     )

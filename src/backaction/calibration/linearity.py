@@ -38,7 +38,10 @@ class Linearity(Method):
     power_unit: str = field(default="", metadata={"doc": "for labels, such as mV or mW"})
     relative_noise: Any = quantity("1", None, above=0.0, doc="of a level; spectra say it themselves")
     power_noise: Any = quantity("1", 0.0, minimum=0.0, doc="standard deviation of each power, in its unit")
-    at_power: Any = quantity("1", None, above=0.0, doc="power at which shares are quoted; default the largest")
+    at_power: Any = quantity(
+        "1", None, above=0.0, doc="power at which shares are quoted and the detector is used; default the largest"
+    )
+    element: str = "detector"
     band_hz: tuple[float, ...] = series("Hz", "low, high: where the spectra are averaged")
     mask_hz: tuple[float, ...] = series("Hz", "low, high, low, high, ... left out")
     dark: str = choice(
@@ -109,7 +112,6 @@ class Linearity(Method):
         derived = {
             "classical_share": (lambda v: v["quadratic"] * at / v["shot_per_power"], "1", f"c P/s at P = {at:g}"),
             "electronic_share": (lambda v: v["electronic"] / (v["shot_per_power"] * at), "1", f"e/(s P) at P = {at:g}"),
-            "linear_shot_per_power": (lambda v: line["shot_per_power"], "1", "of the straight line"),
         }
         notes.append(
             f"straight line: e = {line['electronic']:.4g} +- {line.sd('electronic'):.2g}, s = "
@@ -128,7 +130,16 @@ class Linearity(Method):
             bool(np.all(P > 0)),
         )
         panels = [panel, Panel("residuals", P, S / model(found.values)[0] - 1, 0 * P, sd, "power", "level/model - 1")]
-        out = self.report(found, derived, {}, panels, warnings, notes)
+        priors = {} if self.at_power is None else {f"{self.element}.electronic_noise_sn": "electronic_share"}
+        out = self.report(found, derived, priors, panels, warnings, notes)
+        straight = (
+            lambda v: v["straight"],
+            "1",
+            "of the straight line (its correlation with the parabola is not counted)",
+        )
+        out = out.extended(
+            {"linear_shot_per_power": straight}, {"straight": (line["shot_per_power"], line.sd("shot_per_power"))}
+        )
         share = out["classical_share"]
         upper = max(share.value, 0.0) + 1.645 * share.sd
         if share.value < 2 * share.sd:
@@ -142,7 +153,7 @@ class Linearity(Method):
         return out
 
     def _widened(self, found: Fit, factor: float) -> Fit:
-        return replace(found, covariance=found.covariance * factor, deviance=found.deviance / factor)
+        return replace(found, covariance=found.covariance * factor, tested=False)
 
     # -- one spectrum per power -----------------------------------------------------------------------------------
 
@@ -180,20 +191,24 @@ class Linearity(Method):
 
 
 def power_of(name: str) -> float:
-    """Power in a file's name: the mean of its numbers (two readings), 0 for a dark file.
+    """Power that a file's name says.
+
+    Numbers alone (two readings joined by _: their mean), one number with a unit such as 12mW, 0 for "dark".
 
     Raises
     ------
     InputError
-        If there is none.
+        If the name says anything else.
     """
     stem = re.split(r"[/\\]", name)[-1].rpartition(".")[0]
     if "dark" in stem.lower():
         return 0.0
-    numbers = [float(x) for x in re.findall(r"\d+\.?\d*", stem)]
-    if not numbers:
-        raise InputError(f"{name}: its name holds no power: --set powers=...")
-    return float(np.mean(numbers))
+    if re.fullmatch(r"\d+\.?\d*(_\d+\.?\d*)*", stem):
+        return float(np.mean([float(x) for x in stem.split("_")]))
+    found = re.findall(r"(?<![\d.])(\d+\.?\d*) ?(?:mV|mW|uW|µW|W|V)(?![A-Za-z])", stem)
+    if len(found) != 1:
+        raise InputError(f"{name}: its name does not say one power (such as 12mW or 250_249): --set powers=...")
+    return float(found[0])
 
 
 def lines(density: Array, averages: float, reach: int = 20, limit: float = 4.0) -> Array:

@@ -138,32 +138,23 @@ class PhaseTone(Method):
             name=self.name, frequencies_hz=(mode,), mask_hz=(tone - 5 * step, tone + 5 * step), axis_unit=self.axis_unit
         )
         line = sub.run(tables, given)
-        variance = line["variance_1"]
-        n = float(occupation_at(float(self.temperature_k), line["frequency_1_hz"].value))
-        beta = float(self.depth_rad)
-        g0 = beta * tone * np.sqrt(variance.value / area / (2 * (2 * n + 1)))
-        relative = [
-            0.5 * scatter / area,
-            float(self.depth_sd_rad) / beta,
-            0.5 * float(self.temperature_sd_k) / float(self.temperature_k),
-        ]
+
+        def coupling(v: Values) -> float:
+            n = float(occupation_at(v["temperature"], v["frequency_1_hz"]))
+            return v["depth"] * tone * np.sqrt(v["variance_1"] / v["area"] / (2 * (2 * n + 1)))
+
+        inputs = {
+            "area": (area, scatter),
+            "depth": (float(self.depth_rad), float(self.depth_sd_rad)),
+            "temperature": (float(self.temperature_k), float(self.temperature_sd_k)),
+        }
         warnings = []
-        if self.cavity_linewidth_hz is not None and abs(tone - line["frequency_1_hz"].value) > 0.02 * float(
-            self.cavity_linewidth_hz
-        ):
+        apart = abs(tone - line["frequency_1_hz"].value)
+        if self.cavity_linewidth_hz is not None and apart > 0.02 * float(self.cavity_linewidth_hz):
             warnings.append("tone and line are more than 2 % of kappa apart: their transduction differs")
-        out = line.extended(
-            "single_photon_coupling_hz",
-            g0,
-            {"variance_1": g0 / (2 * variance.value)},
-            g0 * float(np.linalg.norm(relative)),
-            "Hz",
-            "g_0",
-            f"{self.element}.single_photon_coupling_hz",
-        )
-        return out.renamed(
-            self.kind, self.name, {f"{self.element}.single_photon_coupling_hz": "single_photon_coupling_hz"}, warnings
-        )
+        out = line.extended({"single_photon_coupling_hz": (coupling, "Hz", "g_0")}, inputs)
+        path = f"{self.element}.single_photon_coupling_hz"
+        return out.renamed(self.kind, self.name, {path: "single_photon_coupling_hz"}, warnings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,29 +187,28 @@ class DrivenForce(Method):
         line = ThermalOscillator(
             name=self.name, frequencies_hz=(float(self.mechanical_hz),), mask_hz=mask, axis_unit=self.axis_unit
         ).run(tables, given)
-        m, F, W = float(self.mass_kg), float(self.force_n), TWO_PI * float(self.drive_hz)
+        W = TWO_PI * float(self.drive_hz)
 
         def scale(v: Values) -> float:
             w, g = TWO_PI * v["frequency_1_hz"], TWO_PI * v["linewidth_1_hz"]
-            return F / np.sqrt(2) / m / np.hypot(w * w - W * W, W * g) / np.sqrt(area)
+            return v["force"] / np.sqrt(2 * v["area"]) / v["mass"] * np.hypot(w * w - W * W, W * g)
 
         def temperature(v: Values) -> float:
-            return m * (TWO_PI * v["frequency_1_hz"]) ** 2 * v["variance_1"] * scale(v) ** 2 / K_B
+            return v["mass"] * (TWO_PI * v["frequency_1_hz"]) ** 2 * v["variance_1"] * scale(v) ** 2 / K_B
 
-        at = {k: line[k].value for k in ("frequency_1_hz", "linewidth_1_hz", "variance_1")}
-        out = line
-        own = [0.5 * scatter / area, float(self.force_sd_n) / F, float(self.mass_sd_kg) / m]
-        for name, function, power, unit in (
-            ("displacement_m_per_unit", scale, (1, 1, 1), "m/unit"),
-            ("temperature_k", temperature, (2, 2, 1), "K"),
-        ):
-            slopes = {}
-            for k in at:
-                h = 1e-4 * line[k].sd
-                slopes[k] = (function(at | {k: at[k] + h}) - function(at | {k: at[k] - h})) / (2 * h)
-            size = function(at)
-            out = out.extended(name, size, slopes, size * float(np.linalg.norm(np.array(own) * power)), unit, "", "")
-        return out.renamed(self.kind, self.name, {}, [])
+        inputs = {
+            "area": (area, scatter),
+            "force": (float(self.force_n), float(self.force_sd_n)),
+            "mass": (float(self.mass_kg), float(self.mass_sd_kg)),
+        }
+        out = line.extended(
+            {
+                "displacement_m_per_unit": (scale, "m/unit", "from the force"),
+                "temperature_k": (temperature, "K", "of the mode"),
+            },
+            inputs,
+        )
+        return out.renamed(self.kind, self.name, {f"{self.element}.temperature_k": "temperature_k"}, [])
 
 
 def tone_area(table: Table, tone: float, given: Mapping[str, Any] | None, axis_unit: str) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -74,16 +74,38 @@ class Result:
         return float(self.covariance[i, j] / product) if product > 0 else 0.0
 
     def extended(
-        self, name: str, value: float, slopes: Mapping[str, float], own_sd: float, unit: str, meaning: str, path: str
+        self,
+        functions: Mapping[str, tuple[Callable[[Values], float], str, str]],
+        inputs: Mapping[str, tuple[float, float]] | None = None,
+        priors: Mapping[str, str] | None = None,
     ) -> Result:
-        """With one quantity more: its slopes along those that are here, and an independent error of its own."""
-        row = np.array([slopes.get(n, 0.0) for n in self.quantities])
-        cross = self.covariance @ row
-        variance = float(row @ cross) + own_sd**2
-        covariance = np.block([[self.covariance, cross[:, None]], [cross[None, :], np.array([[variance]])]])
-        quantities = {**self.quantities, name: Quantity(value, float(np.sqrt(variance)), unit, meaning)}
-        priors = {**self.priors, path: name} if path else self.priors
-        return replace(self, quantities=quantities, covariance=covariance, priors=priors)
+        """With quantities more: functions of those that are here and of independent `inputs` {name: (value, sd)}.
+
+        `functions` holds {name: (function of all values by name, unit, meaning)}; errors to first order, so that what
+        shares an input is correlated through it.
+        """
+        inputs = dict(inputs or {})
+        at = {k: q.value for k, q in self.quantities.items()} | {k: v for k, (v, _) in inputs.items()}
+        size, extra = len(self.quantities), len(inputs)
+        V = np.zeros((size + extra, size + extra))
+        V[:size, :size] = self.covariance
+        V[range(size, size + extra), range(size, size + extra)] = [sd**2 for _, sd in inputs.values()]
+        slopes = np.zeros((len(functions), size + extra))
+        for j, name in enumerate(at):
+            h = 1e-3 * float(np.sqrt(V[j, j]))
+            if h > 0:
+                up, down = (at | {name: at[name] + s * h} for s in (1, -1))
+                slopes[:, j] = [(f(up) - f(down)) / (2 * h) for f, _, _ in functions.values()]
+        rows = np.vstack([np.eye(size, size + extra), slopes])
+        covariance = rows @ V @ rows.T
+        sds = np.sqrt(np.diag(covariance))[size:]
+        new = {
+            k: Quantity(float(f(at)), float(sd), unit, meaning)
+            for (k, (f, unit, meaning)), sd in zip(functions.items(), sds, strict=True)
+        }
+        return replace(
+            self, quantities={**self.quantities, **new}, covariance=covariance, priors={**self.priors, **(priors or {})}
+        )
 
     def renamed(self, method: str, name: str, priors: Mapping[str, str], warnings: Sequence[str]) -> Result:
         """The result of a method that used another one."""
@@ -162,7 +184,11 @@ class Method(Part):
             notices.append(
                 f"at a bound: {', '.join(found.at_bound)}; the other errors are conditional on that and too small"
             )
-        if found.dof > 0 and found.p < 1e-3:
+        if not found.tested:
+            notices.append(
+                "errors are scaled by the scatter of the residuals: whether the model describes the data is not tested"
+            )
+        elif found.dof > 0 and found.p < 1e-3:
             notices.append(
                 f"the model does not describe the data: chi2 {found.deviance:.4g} for {found.dof} degrees of "
                 f"freedom, p = {found.p:.2g}"
@@ -175,7 +201,7 @@ class Method(Part):
             dict(priors),
             found.deviance,
             found.dof,
-            found.p if found.dof > 0 else None,
+            found.p if found.dof > 0 and found.tested else None,
             found.condition,
             found.at_bound,
             tuple(notices),
@@ -192,22 +218,8 @@ class Method(Part):
         notes: Sequence[str] = (),
     ) -> Result:
         """A result computed from independent inputs {name: (value, sd)}, with first-order errors."""
-        at = {k: float(v) for k, (v, _) in inputs.items()}
-        values = np.array([f(at) for f, _, _ in functions.values()], dtype=float)
-        slopes = np.zeros((len(functions), len(inputs)))
-        for j, (name, (value, sd)) in enumerate(inputs.items()):
-            h = 1e-4 * (sd or abs(value) or 1.0)
-            up, down = (at | {name: value + s * h} for s in (1, -1))
-            slopes[:, j] = [(f(up) - f(down)) / (2 * h) for f, _, _ in functions.values()]
-        scatter = np.array([sd for _, sd in inputs.values()])
-        covariance = (slopes * scatter**2) @ slopes.T
-        quantities = {
-            k: Quantity(float(v), float(np.sqrt(c)), unit, meaning)
-            for (k, (_, unit, meaning)), v, c in zip(functions.items(), values, np.diag(covariance), strict=True)
-        }
-        return Result(
-            self.kind, self.name, quantities, covariance, dict(priors), warnings=tuple(warnings), notes=tuple(notes)
-        )
+        empty = Result(self.kind, self.name, {}, np.zeros((0, 0)), {}, warnings=tuple(warnings), notes=tuple(notes))
+        return empty.extended(functions, inputs, priors)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,7 +257,13 @@ class Scatter(Part):
         if self.noise is not None:
             return Gaussian(y, float(self.noise))
         if self.noise_from:
-            return Gaussian(y, float(np.std(np.diff(_flat(y))) or 1.0))
+            parts = [y.real, y.imag] if np.iscomplexobj(y) else [np.asarray(y, dtype=float)]
+            if y.size < 8:
+                raise InputError(
+                    f"{self.name}: {y.size} values: too few to take their scatter from the residuals; say noise"
+                )
+            bend = np.concatenate([np.diff(p, 2) for p in parts])  # a smooth signal hardly shows in second differences
+            return Gaussian(y, float(np.sqrt(np.mean(bend**2) / 6) or 1e-300))
         raise InputError(
             f"{self.name}: does not say how the data scatter: --set noise=... (sd in the data's unit), relative_noise=..., "
             "noise_column=... or noise_from=residuals"
@@ -256,11 +274,7 @@ class Scatter(Part):
         if not self.noise_from:
             return found
         factor = found.deviance / max(1, found.dof)
-        return replace(found, covariance=found.covariance * factor, deviance=float(found.dof))
-
-
-def _flat(y: Array) -> Array:
-    return np.concatenate([y.real, y.imag]) if np.iscomplexobj(y) else np.asarray(y, dtype=float)
+        return replace(found, covariance=found.covariance * factor, tested=False)
 
 
 def densities(table: Table, columns: Sequence[int], given: Mapping[str, Any], axis_unit: str) -> list[Spectrum]:
@@ -283,8 +297,3 @@ def within(frequency: Array, bands: Sequence[float]) -> Array:
     for low, high in zip(bands[::2], bands[1::2], strict=True):
         keep &= ~((frequency >= low) & (frequency <= high))
     return keep
-
-
-def at(values: Values, names: Sequence[str]) -> tuple[float, ...]:
-    """Several values in order."""
-    return tuple(values[n] for n in names)

@@ -38,6 +38,10 @@ class ThermalSweep(Method, Scatter):
 
     def run(self, tables: Sequence[Table], given: Mapping[str, Any] | None = None) -> Result:
         """Gain K, offset B and the occupation at the coldest point."""
+        if self.noise_from:
+            raise InputError(
+                "thermal_sweep: the saturation is told from the scatter: state it (noise, relative_noise, noise_column)"
+            )
         T = tables[0].axis(0, "K", self.axis_unit)
         area = tables[0].column(1)
         order = np.argsort(T)
@@ -70,10 +74,9 @@ class ThermalSweep(Method, Scatter):
         equivalent = HBAR * TWO_PI * float(self.frequency_hz) / K_B / np.log1p(1 / base) if base > 0 else np.nan
         notes.append(f"these are the quanta of {equivalent * 1e3:.4g} mK")
         out = self.report(found, {}, {}, [panel], (), notes)
-        slopes = {"gain": -base / K, "offset": -1 / K}
-        return out.extended(
-            "occupation", base, slopes, sd / K, "1", "at the coldest point", f"{self.element}.{self.field}"
-        )
+        occupation = (lambda v: (v["coldest"] - v["offset"]) / v["gain"], "1", "at the coldest point")
+        prior = {f"{self.element}.{self.field}": "occupation"}
+        return out.extended({"occupation": occupation}, {"coldest": (float(area[0]), sd)}, prior)
 
     def _line(self, table: Table, n: Array, area: Array, rows: Any) -> Any:
         slope = float((area[-1] - area[0]) / (n[-1] - n[0]))
@@ -141,9 +144,6 @@ class CoolingSweep(Method, Scatter):
         if np.any(P <= 0):
             raise InputError(f"{tables[0].name}: power {np.min(P):g}: must be > 0")
         kappa = float(self.cavity_linewidth_hz)
-        factor = 1.0
-        if self.mechanical_hz is not None:
-            factor = 1 - 1 / (1 + (4 * float(self.mechanical_hz) / kappa) ** 2)
         top = int(np.argmax(P))
         g1 = np.sqrt(max(width[top] - np.min(width), width[top] / 10) * kappa / 4 / P[top])
         low = float(np.min(width))
@@ -153,8 +153,7 @@ class CoolingSweep(Method, Scatter):
         ]
 
         def model(v: Values) -> list[Array]:
-            G = v["coupling_per_root_power_hz"] * np.sqrt(P * factor)
-            return [np.asarray(red_tone_linewidth(G, kappa, v["intrinsic_linewidth_hz"]))]
+            return [self._width(v, P)]
 
         found = self.rescaled(
             fit(
@@ -173,10 +172,20 @@ class CoolingSweep(Method, Scatter):
             return self.report(found, {}, {}, panels, warnings)
         return self._areas(table, P, width, found, panels, warnings)
 
+    def _width(self, v: Values, P: Array) -> Array:
+        """Linewidth at the powers P; with `mechanical_hz` the counter-rotating part of the scattering is taken off."""
+        kappa, factor = float(self.cavity_linewidth_hz), 1.0
+        if self.mechanical_hz is not None:
+            factor = 1 - 1 / (1 + (4 * float(self.mechanical_hz) / kappa) ** 2)
+        G = v["coupling_per_root_power_hz"] * np.sqrt(P * factor)
+        return np.asarray(red_tone_linewidth(G, kappa, v["intrinsic_linewidth_hz"]))
+
     def _areas(
         self, table: Table, P: Array, width: Array, first: Any, panels: list[Panel], warnings: list[str]
     ) -> Result:
         area = table.column(2)
+        if self.noise_from:
+            raise InputError("cooling_sweep: with areas the scatter must be stated (relative_noise and area_noise)")
         if self.area_noise is None and self.relative_noise is None:
             raise InputError("cooling_sweep: areas need area_noise (relative)")
         if np.any(area <= 0):
@@ -185,12 +194,12 @@ class CoolingSweep(Method, Scatter):
                 "the line into a dip; leave these powers out"
             )
         relative = float(self.area_noise if self.area_noise is not None else self.relative_noise)
-        n_o, kappa, share = float(self.output_noise), float(self.cavity_linewidth_hz), float(self.output_share)
+        n_o, share = float(self.output_noise), float(self.output_share)
         names = ("coupling_per_root_power_hz", "intrinsic_linewidth_hz")
 
         def areas(v: Values) -> Array:
             gamma = v[names[1]]
-            opt = np.asarray(red_tone_linewidth(v[names[0]] * np.sqrt(P), kappa, gamma)) - gamma
+            opt = self._width(v, P) - gamma
             n_c = v["cavity_occupation_per_power"] * P
             n_m = (gamma * v["occupation"] + opt * n_c) / (gamma + opt)
             return np.asarray(v["gain"] * share * opt * (n_m - (2 * n_c - n_o)))
@@ -208,8 +217,7 @@ class CoolingSweep(Method, Scatter):
 
         def model(v: Values) -> list[Array]:
             full = {"occupation": n_T, **v}
-            G = v[names[0]] * np.sqrt(P)
-            return [np.asarray(red_tone_linewidth(G, kappa, v[names[1]])), areas(full)]
+            return [self._width(v, P), areas(full)]
 
         found = fit(model, [self.block(width, table), Relative(area, relative)], unknowns, (), self.kind)
         mu = model(found.values)
@@ -218,7 +226,7 @@ class CoolingSweep(Method, Scatter):
         def final(v: Values) -> float:
             full = {"occupation": n_T, **v}
             top = float(np.max(P))
-            opt = float(red_tone_linewidth(v[names[0]] * np.sqrt(top), kappa, v[names[1]])) - v[names[1]]
+            opt = float(self._width(v, np.array([top]))[0]) - v[names[1]]
             n_c = v["cavity_occupation_per_power"] * top
             return (v[names[1]] * full["occupation"] + opt * n_c) / (v[names[1]] + opt)
 

@@ -17,7 +17,7 @@ from backaction.calibration.atoms import (
     spin_temperature,
 )
 from backaction.calibration.fitting import Fit, Gaussian, Unknown, Values, fit
-from backaction.calibration.method import Method, Panel, Quantity, Result
+from backaction.calibration.method import Method, Panel, Result
 from backaction.elements.base import choice, flag, quantity
 from backaction.errors import InputError, ModelError
 from backaction.formats.tables import Table
@@ -60,7 +60,7 @@ class Mors(Method):
         F = kind.nuclear_spin + 0.5 if self.hyperfine_level is None else float(self.hyperfine_level)
         lines = line_weights(F)
         qz = self._splitting(kind, F)
-        f, s = self._data(tables[0], F, qz)
+        f, s = self._data(tables[0])
         found = self._fit(f, s, F, qz, lines, self.nonnegative)
         other = None if self.nonnegative else self._fit(f, s, F, qz, lines, True)
         names = [n for n in found.names if n.startswith("a")]
@@ -128,7 +128,7 @@ class Mors(Method):
             raise InputError("mors: splitting_hz = 0: the lines coincide, the populations cannot be told apart")
         return qz
 
-    def _data(self, table: Table, F: float, qz: float) -> tuple[Array, Array]:
+    def _data(self, table: Table) -> tuple[Array, Array]:
         f = table.axis(0, "Hz", self.axis_unit)
         if not np.all(np.isfinite(table.values)):
             raise InputError(f"{table.name}: the data hold values that are not finite")
@@ -209,11 +209,4 @@ class Mors(Method):
                 f"the lines overlap (width {found['width_hz']:.3g} Hz, splitting {qz:.3g} Hz): the populations rest "
                 f"on the splitting"
             )
-        if found["width_hz"] < 0:
-            out.append("negative width")
         return out
-
-
-def populations(result: Result) -> dict[str, Quantity]:
-    """The populations of a result, by m."""
-    return {k: q for k, q in result.quantities.items() if k.startswith("p_")}

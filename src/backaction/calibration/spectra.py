@@ -19,7 +19,6 @@ from backaction.formats.tables import Table, to_spectrum
 from backaction.matrices import Array
 from backaction.priors import Parameter
 from backaction.response import VACUUM, frequency_response
-from backaction.samplers import smoothed
 
 MEANING = {
     "thermal_sn": "thermal noise before detection losses, mean over the band at the experiment's own value",
@@ -42,7 +41,7 @@ class Spectra(Method):
     reads: ClassVar[str] = "frequency, then one spectrum per value of `along` (dB or SN)"
     stage: ClassVar[int] = 4
 
-    experiment: str = "aggarwal2020"
+    experiment: str = field(metadata={"doc": "a TOML file or a shipped name"})
     along: str = "detector.angle_deg"
     values: tuple[float, ...] = series("1", "of `along`; default the numbers in the header")
     offset_sd: Any = quantity("1", 0.0, minimum=0.0, doc="prior of a common offset of these values")
@@ -284,6 +283,8 @@ class _Problem:
         u = found.best + x @ L.T
         log_q = -(nu + len(names)) / 2 * np.log1p(np.sum(x**2, axis=1) / nu)
         log_p = np.array([-0.5 * self._deviance(dict(zip(names, row, strict=True))) for row in u])
+        from backaction.samplers import smoothed
+
         weights, k = smoothed(log_p - log_q)
         if k > 0.7:
             return names, self._values(found.best + z @ L.T, names), k

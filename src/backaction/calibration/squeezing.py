@@ -65,9 +65,8 @@ class Squeezing(Method):
             )
         spectra = densities(tables[0], range(1, len(D) + 1), given or {}, self.axis_unit)
         f = spectra[0].frequency_hz
-        smooth = [s.density for s in spectra]
-        dip = [float(f[np.argmin(s)]) for s in smooth]
-        start = float(np.median([f[np.argmax(s)] for s in smooth]))
+        dip = [float(f[np.argmin(s.density)]) for s in spectra]
+        start = float(np.median([f[np.argmax(s.density)] for s in spectra]))
         kappa = float(self.cavity_linewidth_hz)
         span = float(f[-1] - f[0])
         unknowns = [

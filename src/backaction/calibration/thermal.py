@@ -49,7 +49,7 @@ class ThermalOscillator(Method):
 
     kind: ClassVar[str] = "thermal_oscillator"
     reads: ClassVar[str] = "frequency and density (a spectrum file), or a record with resolution_hz"
-    stage: ClassVar[int] = 3
+    stage: ClassVar[int] = 4
 
     frequencies_hz: tuple[float, ...] = series("Hz", "about where the modes lie; default the highest peak")
     band_hz: tuple[float, ...] = series("Hz", "low, high: what is fitted")
@@ -64,7 +64,7 @@ class ThermalOscillator(Method):
     mass_kg: Any = quantity("kg", None, above=0.0)
     mass_sd_kg: Any = quantity("kg", 0.0, minimum=0.0)
     displacement_m_per_unit: Any = quantity("1", None, above=0.0, doc="metres per unit of the signal, if known")
-    displacement_sd: Any = quantity("1", 0.0, minimum=0.0)
+    displacement_sd_m_per_unit: Any = quantity("1", 0.0, minimum=0.0)
     drag_kg_per_s: Any = quantity("1", None, above=0.0, doc="overdamped: friction coefficient, if known")
     axis_unit: str = choice("", "", "Hz", "kHz", "MHz")
     element: str = "particle"
@@ -117,23 +117,30 @@ class ThermalOscillator(Method):
             else:
                 frequency, width = v[f"frequency_{i + 1}_hz"], v[f"linewidth_{i + 1}_hz"]
             if width < 4 * step:
-                x, w = np.polynomial.legendre.leggauss(6)
-                near = np.abs(f - frequency) < 20 * (step + width)
                 shape = thermal_shape(f, frequency, width, self.damping)
+                near = np.abs(f - frequency) < 20 * (step + width)
                 if np.any(near):
-                    points = (f[near, None] + step / 2 * x).ravel()
-                    shape[near] = thermal_shape(points, frequency, width, self.damping).reshape(-1, x.size) @ w / 2
+                    shape[near] = self._averaged(f[near], step, frequency, width)
             else:
                 shape = thermal_shape(f, frequency, width, self.damping)
             out = out + v[f"variance_{i + 1}"] * shape
         return np.asarray(out)
+
+    def _averaged(self, f: Array, step: float, frequency: float, width: float) -> Array:
+        """Mean over bins by f = f_0 + (width/2) tan u: in u a line is nearly flat, however narrow."""
+        x, w = np.polynomial.legendre.leggauss(8)
+        low, high = (np.arctan((f + s * step / 2 - frequency) / (width / 2)) for s in (-1, 1))
+        u = (low + high)[:, None] / 2 + (high - low)[:, None] / 2 * x
+        points = frequency + width / 2 * np.tan(u)
+        values = thermal_shape(points.ravel(), frequency, width, self.damping).reshape(u.shape) / np.cos(u) ** 2
+        return np.asarray((values @ w) * (high - low) / 2 * (width / 2) / step)
 
     def _known(self) -> list[Unknown]:
         """Known quantities with an error, as unknowns that only their priors hold: their errors reach the results."""
         pairs = {
             "temperature_k": ("temperature_sd_k", "K"),
             "mass_kg": ("mass_sd_kg", "kg"),
-            "displacement_m_per_unit": ("displacement_sd", "m/unit"),
+            "displacement_m_per_unit": ("displacement_sd_m_per_unit", "m/unit"),
         }
         out = []
         for name, (key, unit) in pairs.items():

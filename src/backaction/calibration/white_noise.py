@@ -51,7 +51,6 @@ class WhiteNoise(Method):
             raise InputError(f"white_noise: excess_sn = {n:g}: must be > 0")
         quiet, driven = densities(tables[0], (1, 2), given or {}, self.axis_unit)
         f = quiet.frequency_hz
-        edge = max(1, f.size // 10)
         A, B = (float(np.max(_smooth(s.density)) - 1) for s in (quiet, driven))
         if np.mean(driven.density) <= np.mean(quiet.density):
             raise InputError(f"{tables[0].name}: the driven spectrum does not lie above the undriven one: exchanged?")
@@ -75,7 +74,7 @@ class WhiteNoise(Method):
         if self.free_angle:
             unknowns.append(Unknown("angle_deg", 0.0, 0.5, "deg"))
         if self.free_floor:
-            unknowns.append(Unknown("floor_sn", float(np.median(smooth[:edge])) * 0.0, 0.02, "SN"))
+            unknowns.append(Unknown("floor_sn", 0.0, 0.02, "SN"))
         blocks = [Averaged(s.density, s.averages) for s in (quiet, driven)]
         found = fit(lambda v: self.model(v, f), blocks, unknowns, (), "white_noise")
         derived = {

@@ -45,6 +45,10 @@ def calibrate(
     from backaction.experiment import Experiment, read_overrides
     from backaction.files import replacing, to_json
 
+    if json and (settings or not method):
+        raise InputError(
+            "--json prints the result of a method or set; the list is in `backaction list --json`, settings are text"
+        )
     if not method:
         put("\n".join(f"{k:<20} {(c.__doc__ or '').splitlines()[0]}" for k, c in METHODS.items()))
         return
