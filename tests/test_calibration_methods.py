@@ -511,11 +511,14 @@ def test_cavity_traps():
 def test_microwave_traps():
     """Points in the saturation are left out by themselves; cavity noise biases gain and asymmetry; the exact width is used."""
     t = simulate_thermal_sweep(np.random.default_rng(4), sd=1e-3)
-    found = make("thermal_sweep", frequency_hz=1e7, relative_noise=1e-3, axis_unit="K").run([t])
+    found = make("thermal_sweep", frequency_hz=1e7, relative_noise=1e-3, fit_above_k=0.055, axis_unit="K").run([t])
     truth = bose(1e7, (0.015**4 + 0.0177**4) ** 0.25)
     assert abs(found["occupation"].value - truth) < 3 * found["occupation"].sd
-    everything = make("thermal_sweep", frequency_hz=1e7, relative_noise=1e-3, fit_above_k=0.0, axis_unit="K").run([t])
-    assert everything["occupation"].value < 0.9 * truth
+    saturated = make("thermal_sweep", frequency_hz=1e7, relative_noise=1e-3, fit_above_k=0.018, axis_unit="K").run([t])
+    assert saturated["occupation"].value < 0.95 * truth
+    assert saturated.p < 1e-6
+    with pytest.raises(InputError, match="takes in the coldest point"):
+        make("thermal_sweep", frequency_hz=1e7, relative_noise=1e-3, fit_above_k=0.0, axis_unit="K").run([t])
     ratio = (1 + 1 + 0.2) / (1 - 0.2)
     ignored = make("sideband_asymmetry", blue_area=ratio, red_area=1, relative_noise=0.01).run([])
     assert ignored["occupation"].value == pytest.approx(0.5714, abs=1e-3)
@@ -722,7 +725,7 @@ REFUSED = {
     "linearity: range": (lambda: make("linearity", relative_noise=0.01).run([table(np.linspace(1, 1.3, 6), np.linspace(1, 1.3, 6))]), "factor of 1.5"),
     "thermal: few": (lambda: make("thermal_sweep", frequency_hz=1e7, relative_noise=0.02, fit_above_k=0.12, axis_unit="K").run([simulate_thermal_sweep(np.random.default_rng(1))]), "needs 4"),
     "thermal: range": (
-        lambda: make("thermal_sweep", frequency_hz=1e7, relative_noise=0.02, axis_unit="K").run([table(np.linspace(0.1, 0.15, 6), np.linspace(1, 1.5, 6))]),
+        lambda: make("thermal_sweep", frequency_hz=1e7, relative_noise=0.02, fit_above_k=0.105, axis_unit="K").run([table(np.linspace(0.1, 0.15, 6), np.linspace(1, 1.5, 6))]),
         "factor of 2",
     ),
     "efficiency: kind": (lambda: make("efficiency", factors=["v=0.9:0.01:voltage"]).run([]), "power or amplitude"),

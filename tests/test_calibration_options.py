@@ -301,8 +301,13 @@ method = "power_budget"
 wavelength_m = 852e-9
 power_w = 1e-6
 cavity_linewidth_hz = 4.2e6
-uses = { overcoupling = "visibility.efficiency" }
+geometry = "membrane"
+length_m = 2e-3
+mass_kg = 14e-12
+mechanical_hz = 1.37e6
+uses = { reflectivity = "visibility.efficiency", overcoupling = "visibility.overlap" }
 """
     (tmp_path / "set.toml").write_text(text)
     found = run_set(tmp_path / "set.toml")
-    assert any("without its error" in w for w in found.warnings)
+    assert any("reflectivity is taken from 'visibility.efficiency' without its error" in w for w in found.warnings)
+    assert found.results[1]["photons"].sd > 0.01 * found.results[1]["photons"].value

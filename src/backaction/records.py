@@ -182,8 +182,10 @@ class Spectrum:
     """Averaged two-sided power spectral density with its statistics.
 
     `density` (f,) in unit^2/Hz; each bin is distributed as Gamma with `averages` (effective number of averages, the
-    inverse squared relative standard deviation); bins are `resolution_hz` wide and independent. Both are numbers, or
-    arrays where bins have been `merged`.
+    inverse squared relative standard deviation); bins are `resolution_hz` wide. Both are numbers, or arrays where bins have
+    been `merged`. `correlation` is the variance of a mean over many bins relative to that of independent ones: 1 for
+    those of
+    `averaged_spectrum`, 1.94 for the single bins of Hann-windowed periodograms.
     """
 
     frequency_hz: Array
@@ -191,6 +193,7 @@ class Spectrum:
     averages: Any
     resolution_hz: Any
     unit: str
+    correlation: float = 1.0
 
     def merged(self, starts: Array) -> Spectrum:
         """Neighbouring bins made one: groups begin at the indices `starts`; averages and widths add up."""

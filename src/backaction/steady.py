@@ -176,7 +176,7 @@ def _care(A: Array, Q: Array, F: Array) -> tuple[Array, Any, Any]:
     # balance V against 1: with V = s V', Q/s and s G have like size
     most_q, most_g = np.max(np.abs(Q), axis=(-2, -1)), np.max(np.abs(G), axis=(-2, -1))
     both = (most_q > 0) & (most_g > 0)
-    size = np.sqrt(np.where(both, most_q, 1.0) / np.where(both, most_g, 1.0))[..., None, None]
+    size = (np.sqrt(np.where(both, most_q, 1.0)) / np.sqrt(np.where(both, most_g, 1.0)))[..., None, None]
     a, q, g, f = A / rate, Q / rate / size, G / rate * size, F * np.sqrt(size / rate)
     top = np.concatenate([transpose(a), -g], axis=-1)
     bottom = np.concatenate([-q, -a], axis=-1)

@@ -104,7 +104,7 @@ class SidebandBeat(Method, Scatter):
         priors = {f"{self.element}.cavity_linewidth_hz": "cavity_linewidth_hz"}
         warnings, notes = [], []
         sign = -1.0 if self.sign == "red" else 1.0
-        if d2 > 2 * sd2:
+        if sd2 > 0 and d2 > 2 * sd2:
             derived["detuning_hz"] = (
                 lambda v: sign * np.sqrt(max(square[0](v), 0.0)),
                 "Hz",
@@ -113,7 +113,7 @@ class SidebandBeat(Method, Scatter):
             priors[f"{self.element}.detuning_hz"] = "detuning_hz"
             notes.append(f"the sign of the detuning ({self.sign}) was stated, not measured")
         else:
-            limit = np.sqrt(max(d2, 0.0) + 1.645 * sd2)
+            limit = np.sqrt(max(d2, 0.0) + 1.645 * sd2) if sd2 > 0 else np.nan
             warnings.append(
                 f"the detuning is not resolved (Delta^2 = {d2:.3g} +- {sd2:.2g} Hz^2): |Delta| < {limit:.3g} Hz (95 %)"
             )
@@ -328,7 +328,11 @@ class DitherLock(Method, Scatter):
             "Hz",
             f"lock point on the {self.sign} side, inner branch",
         )
-        return out.extended({"detuning_hz": words}, {"ratio": (r, dr)}, {f"{self.element}.detuning_hz": "detuning_hz"})
+        return out.extended(
+            {"detuning_hz": words},
+            {"ratio": (r, dr)},
+            {} if r + dr >= 1 else {f"{self.element}.detuning_hz": "detuning_hz"},
+        )
 
     def _parts(self, k: float) -> tuple[float, float]:
         return float(self.dither_hz) / k, float(self.depth_hz) / k

@@ -56,8 +56,14 @@ class Cifar(Method):
         found = fit(lambda v: [self.model(v, f, angles)], [Gaussian(C, float(self.noise))], unknowns, starts, "cifar")
         G = found["readout_rate_hz"]
         centre = abs(found["larmor_hz"])
-        reach = max(1 / abs(np.tan(a)) if abs(np.sin(a)) > 1e-3 else 0.0 for a in angles)
-        if min(centre - f[0], f[-1] - centre) < 1.2 * G * min(1.0, reach or 1.0):
+        if found.deviance / found.dof > 4:
+            raise ModelError(
+                f"cifar: the model does not describe the data (chi2/dof {found.deviance / found.dof:.3g}): is the "
+                f"broadband mode "
+                "left out, a sign of an angle or of the mass wrong, or the noise larger?"
+            )
+        reach = min(1 / abs(np.tan(a)) for a in angles if abs(np.sin(a)) > 0.02)
+        if min(centre - f[0], f[-1] - centre) < 1.2 * G * reach:
             raise InputError(
                 f"cifar: frequencies {f[0]:g}..{f[-1]:g} Hz do not hold both dips at {centre:g} +- {G:g} Hz with "
                 f"room (1.2): "
@@ -67,12 +73,6 @@ class Cifar(Method):
         if np.median(np.diff(f)) > width:
             raise InputError(
                 f"cifar: frequency step {np.median(np.diff(f)):g} Hz is wider than the line ({width:.3g} Hz)"
-            )
-        if found.deviance / found.dof > 4:
-            raise ModelError(
-                f"cifar: the model does not describe the data (chi2/dof {found.deviance / found.dof:.3g}): is the "
-                f"broadband mode "
-                "left out, a sign of an angle or of the mass wrong, or the noise larger?"
             )
         e = self.element
         mu = self.model(found.values, f, angles)

@@ -14,9 +14,10 @@ priors = { "membrane.coupling_hz" = "coupling_1_hz" }                 # instead 
 
 from __future__ import annotations
 
+import hashlib
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ class Calibrated:
     covariance: Array
     warnings: tuple[str, ...] = ()
     experiment: str | None = None
+    sources: Mapping[str, Any] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
         """JSON of schema `backaction/calibration/1`: what `fit` and `analyze` read, with the results that it comes from."""
@@ -59,7 +61,7 @@ class Calibrated:
             "covariance": {"names": names, "matrix": self.covariance},
             "results": [r.document() for r in self.results],
             "warnings": list(self.warnings),
-            "provenance": provenance(),
+            "provenance": provenance(sources=dict(self.sources)),
         }
 
     @property
@@ -106,7 +108,7 @@ def run_one(method: Method, files: Sequence[str | Path], given: Mapping[str, Any
     if not low <= len(files) <= high:
         wanted = f"{low}" if low == high else f"{low} to {high}"
         raise InputError(f"{method.kind}: {len(files)} data files, needs {wanted} ({method.reads})")
-    tables = [read_data(method, f, given) for f in files]
+    tables = [read_data(method, f, given).rising() for f in files]
     if any(t.attributes.get("of_record") for t in tables):  # unit, rate and so on were the record's
         given = {k: v for k, v in given.items() if k not in _RECORD}
     return method.run(tables, given)
@@ -138,6 +140,11 @@ def combine(name: str, results: Sequence[Result], experiment: Experiment | None 
             warnings.append(f"{r.name}: {path} has no error: no prior")
             del fields[path]
         fields = _independent(r, fields)
+        for path in [k for k, v in fields.items() if experiment is not None and not _possible(experiment, k, r[v])]:
+            warnings.append(
+                f"{r.name}: {path} = {r[fields[path]].value:.4g} {r[fields[path]].unit} cannot be: no prior"
+            )
+            del fields[path]
         index = [order.index(v) for v in fields.values()]
         mean = np.array([r[v].value for v in fields.values()])
         blocks.append((list(fields), mean, r.covariance[np.ix_(index, index)]))
@@ -202,6 +209,12 @@ def _settable(experiment: Experiment, path: str) -> bool:
     return value is not None
 
 
+def _possible(experiment: Experiment, path: str, q: Quantity) -> bool:
+    """Whether a quantity has the field's unit and lies within its bounds."""
+    unit, low, high = unit_bounds(experiment, path)
+    return unit == q.unit and low <= q.value <= high
+
+
 # -- the set ----------------------------------------------------------------------------------------------------------
 
 
@@ -239,8 +252,8 @@ def run_set(path: str | Path, say: Say | None = None) -> Calibrated:
             )
     experiment = None
     if "experiment" in table:
-        source = str(table["experiment"])
-        experiment = Experiment.load(path.parent / source if (path.parent / source).is_file() else source)
+        wanted = str(table["experiment"])
+        experiment = Experiment.load(path.parent / wanted if (path.parent / wanted).is_file() else wanted)
     items = table.get("calibration", [])
     if not isinstance(items, list) or not items or not all(isinstance(i, Mapping) for i in items):
         raise InputError(f"{path}: needs at least one [[calibration]]")
@@ -265,9 +278,53 @@ def run_set(path: str | Path, say: Say | None = None) -> Calibrated:
                 if experiment is not None and not _settable(experiment, key):
                     experiment.value(key)
                     raise InputError(f"{path}: {e.name}: priors: {key} is not set in '{experiment.name}'")
+                if "." not in key:
+                    raise InputError(f"{path}: {e.name}: priors: '{key}' is not of the form element.field")
             result = replace(result, priors=dict(e.priors))
         done[e.name] = result
-    return combine(str(table.get("name", path.stem)), [done[n] for n in names], experiment)
+    _joined(entries, done)
+    out = combine(str(table.get("name", path.stem)), [done[n] for n in names], experiment)
+    sources = {e.name: source(e.method, e.settings, e.files, e.given, e.uses) for e in entries}
+    return replace(out, sources=sources)
+
+
+def _joined(entries: Sequence[_Entry], done: dict[str, Result]) -> None:
+    """A quantity that another calibration fits again, with its error as prior, is known best there, with its correlations.
+
+    The prior of the field moves from the one to the other, so that it is not counted twice.
+    """
+    for e in entries:
+        for setting, source in e.uses.items():
+            name, _, quantity = str(source).partition(".")
+            child = done[e.name]
+            if _spread_key(e.method, setting) is None or setting not in child.quantities:
+                continue
+            for path in [k for k, v in done[name].priors.items() if v == quantity]:
+                if path not in child.priors:
+                    done[e.name] = child = replace(child, priors={**child.priors, path: setting})
+                    rest = {k: v for k, v in done[name].priors.items() if k != path}
+                    done[name] = replace(done[name], priors=rest)
+
+
+def source(
+    method: type[Method],
+    settings: Mapping[str, Any],
+    files: Sequence[str | Path],
+    given: Mapping[str, Any],
+    uses: Mapping[str, str],
+) -> dict[str, Any]:
+    """What a result was made of: files with their SHA-256, settings, what was said for the files."""
+    digests = {}
+    for f in files:
+        own = Path(str(f)) if Path(str(f)).is_file() else Path(str(f).rpartition(":")[0])
+        digests[own.name] = hashlib.sha256(own.read_bytes()).hexdigest() if own.is_file() else None
+    return {
+        "method": method.kind,
+        "files": digests,
+        "settings": dict(settings),
+        "given": dict(given),
+        "uses": dict(uses),
+    }
 
 
 def _entry(item: Mapping[str, Any], path: Path, index: int) -> _Entry:
@@ -348,6 +405,11 @@ def _built(e: _Entry, done: Mapping[str, Result], path: Path) -> tuple[Method, t
             )
         if setting in settings:
             raise InputError(f"{path}: {e.name}: {setting} is given and used from '{source}': remove one")
+        meta: Any = next((f.metadata for f in fields(e.method) if f.name == setting), {})
+        if "unit" in meta and meta["unit"] != found[quantity].unit:
+            raise InputError(
+                f"{path}: {e.name}: uses {setting} ({meta['unit']}): '{source}' is in {found[quantity].unit}"
+            )
         settings[setting] = found[quantity].value
         spread = _spread_key(e.method, setting)
         if spread is not None and spread not in settings:

@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from backaction.calibration.fitting import Gaussian, Relative, Unknown, Values, fit
+from backaction.calibration.fitting import Fit, Gaussian, Relative, Unknown, Values, fit
 from backaction.calibration.method import Method, Panel, Result
 from backaction.elements import OptomechanicalCavity
 from backaction.elements.base import choice, flag, quantity
-from backaction.errors import InputError
+from backaction.errors import InputError, ModelError
 from backaction.formats.tables import Table
 from backaction.matrices import Array
 from backaction.response import transfer
@@ -48,6 +48,9 @@ class OpticalSpring(Method):
     mechanical_hz: Any = quantity("Hz", above=0.0)
     intrinsic_linewidth_hz: Any = quantity("Hz", 1.0, above=0.0, doc="without light; the data hold what is added to it")
     damping_noise: Any = quantity("1", above=0.0, doc="relative standard deviation of the damping")
+    damping_floor_hz: Any = quantity(
+        "Hz", 0.0, minimum=0.0, doc="and its absolute part: needed where the damping nearly vanishes"
+    )
     shift_noise_hz: Any = quantity("Hz", above=0.0, doc="standard deviation of the frequency shift")
     offset_sd_hz: Any = quantity("Hz", 5e4, above=0.0, doc="prior of a common offset of the detunings")
     detuning_hz: Any = quantity("Hz", None, doc="against power: the fixed detuning")
@@ -64,9 +67,16 @@ class OpticalSpring(Method):
         scale = {"Hz": 1.0, "kHz": 1e3, "MHz": 1e6}[self.data_unit]
         damping, shift = table.column(1) * scale, table.column(2) * scale
         by_power = self.against == "power"
+        if not self.damping_floor_hz and np.min(np.abs(damping)) < 0.01 * np.max(np.abs(damping)):
+            raise InputError(
+                f"{table.name}: the damping nearly vanishes at a point: give damping_floor_hz, its absolute error there"
+            )
         axis = table.axis(0, "W" if by_power else "Hz", self.axis_unit)
         f = float(self.mechanical_hz)
-        blocks: list[Any] = [Relative(damping, float(self.damping_noise)), Gaussian(shift, float(self.shift_noise_hz))]
+        blocks: list[Any] = [
+            Relative(damping, float(self.damping_noise), float(self.damping_floor_hz)),
+            Gaussian(shift, float(self.shift_noise_hz)),
+        ]
         if by_power:
             if self.detuning_hz is None or self.cavity_linewidth_hz is None:
                 raise InputError("optical_spring: against power needs detuning_hz and cavity_linewidth_hz")
@@ -154,7 +164,9 @@ class Transparency(Method):
 
     cavity_linewidth_hz: Any = quantity("Hz", above=0.0, doc="kappa")
     detuning_hz: Any = quantity(
-        "Hz", None, doc="of the tone; default minus the mechanical frequency found (blue: give it)"
+        "Hz",
+        None,
+        doc="of the tone; default on the sideband: red for probes above it, blue for negative probe frequencies",
     )
     noise: Any = quantity("1", above=0.0, doc="standard deviation of Re r and of Im r")
     free_amplitude: bool = flag("fit a complex factor of r: a probe that is not normalised")
@@ -167,6 +179,8 @@ class Transparency(Method):
         f = table.axis(0, "Hz", self.axis_unit)
         r = table.column(1) + 1j * table.column(2)
         kappa = float(self.cavity_linewidth_hz)
+        if not np.all(np.isfinite(r)):
+            raise InputError(f"{table.name}: the data hold values that are not finite")
         edge = (r[0] + r[-1]) / 2
         line = np.abs(r - edge)
         centre = float(f[np.argmax(line)])
@@ -174,7 +188,7 @@ class Transparency(Method):
         share = float(np.clip((1 - np.real(edge)) / 2, 0.05, 0.98))
         unknowns = [
             Unknown("coupling_hz", np.sqrt(0.6 * broad * kappa / 4), 0.1 * np.sqrt(broad * kappa / 4), "Hz", lower=0.0),
-            Unknown("mechanical_hz", centre, 0.1 * broad, "Hz"),
+            Unknown("mechanical_hz", abs(centre), 0.1 * broad, "Hz"),
             Unknown("mechanical_linewidth_hz", 0.4 * broad, 0.05 * broad, "Hz", lower=1e-3 * broad),
             Unknown("external_hz", share * kappa, 0.02 * kappa, "Hz", lower=0.0, upper=kappa),
         ]
@@ -190,8 +204,9 @@ class Transparency(Method):
             for a, b in ((0.9, 0.1), (0.3, 0.7), (0.1, 0.9))
         ]
         found = fit(lambda v: [self.model(v, f)], [Gaussian(r, float(self.noise))], unknowns, starts, self.kind)
+        self._seen(found, f, r)
         mu = self.model(found.values, f)
-        x = (f - found["mechanical_hz"]) / 1e3
+        x = (np.abs(f) - found["mechanical_hz"]) / 1e3
         panels = [
             Panel(f"{t} of r", x, part(r), part(mu), float(self.noise), "probe - mechanical frequency (kHz)", f"{t} r")
             for t, part in (("real part", np.real), ("imaginary part", np.imag))
@@ -210,9 +225,21 @@ class Transparency(Method):
         priors = {f"{self.element}.{k}": k for k in names}
         return self.report(found, derived, priors, panels, warnings)
 
+    def _seen(self, found: Fit, f: Array, r: Array) -> None:
+        """Refuse where a cavity without mechanics describes the data as well."""
+        free = [u for u in found.unknowns if u.name in ("external_hz", "amplitude", "phase_rad")]
+        held = found.values | {"coupling_hz": 0.0}
+        bare = fit(lambda v: [self.model(held | dict(v), f)], [Gaussian(r, float(self.noise))], free, (), self.kind)
+        if bare.deviance - found.deviance < 30:
+            raise ModelError(
+                f"transparency: no mechanical line: a bare cavity describes the data as well (chi2 larger by "
+                f"{bare.deviance - found.deviance:.3g})"
+            )
+
     def model(self, v: Values, f: Array) -> Array:
         """Complex reflection by the element: the a -> a part of its transfer between quadratures."""
         kappa = float(self.cavity_linewidth_hz)
+        tone = -np.sign(f[0]) * v["mechanical_hz"] if self.detuning_hz is None else float(self.detuning_hz)
         cavity = OptomechanicalCavity(
             name="m",
             mechanical_hz=v["mechanical_hz"],
@@ -222,7 +249,7 @@ class Transparency(Method):
             overcoupling=v["external_hz"] / kappa,
             coupling_hz=v["coupling_hz"],
             damping="symmetric",
-            detuning_hz=-v["mechanical_hz"] if self.detuning_hz is None else float(self.detuning_hz),
+            detuning_hz=tone,
         )
         H = transfer(cavity.build(), f, ["m.out"])[:, :, :2]
         r = -(H[:, 0, 0] + H[:, 1, 1] + 1j * (H[:, 1, 0] - H[:, 0, 1])) / 2

@@ -118,11 +118,8 @@ class Visibility(Method):
 
         sd, rel = float(self.signal_noise), float(self.relative_power_noise)
         inputs = {"max": (high, sd), "min": (low, sd), "p1": (p1, rel * p1), "p2": (p2, rel * p2)}
-        value = overlap({k: v for k, (v, _) in inputs.items()})
-        if value > 1 + 1e-9:
-            raise InputError(f"visibility: overlap {value:.4g} > 1: powers exchanged, saturated or wrong dark voltage?")
         greatest = 2 * np.sqrt(p1 * p2) / (p1 + p2)
-        return self.direct(
+        found = self.direct(
             {
                 "overlap": (overlap, "1", "amplitude"),
                 "efficiency": (lambda v: overlap(v) ** 2, "1", "its square: a power factor"),
@@ -132,6 +129,12 @@ class Visibility(Method):
             (),
             [f"with these powers no fringe exceeds {greatest:.4g}"],
         )
+        value = found["overlap"]
+        if value.value - 2 * value.sd > 1:
+            raise InputError(
+                f"visibility: overlap {value.value:.4g} > 1: powers exchanged, saturated or wrong dark voltage?"
+            )
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +158,10 @@ class PowerBudget(Method):
     overcoupling: Any = quantity(
         "1", 1.0, above=0.0, maximum=1.0, doc="share of kappa of the port where the carrier enters"
     )
+    cavity_linewidth_sd_hz: Any = quantity("Hz", 0.0, minimum=0.0)
+    overcoupling_sd: Any = quantity("1", 0.0, minimum=0.0)
     detuning_hz: Any = quantity("Hz", 0.0)
+    detuning_sd_hz: Any = quantity("Hz", 0.0, minimum=0.0)
     geometry: str = choice("", "", "end_mirror", "membrane")
     length_m: Any = quantity("m", None, above=0.0, doc="of the cavity")
     mass_kg: Any = quantity("kg", None, above=0.0, doc="effective mass")
@@ -163,6 +169,8 @@ class PowerBudget(Method):
     reflectivity: Any = quantity("1", None, above=0.0, maximum=1.0, doc="amplitude reflectivity of the membrane")
     overlap: Any = quantity("1", 1.0, above=0.0, maximum=1.0, doc="of the optical and mechanical mode")
     single_photon_coupling_hz: Any = quantity("Hz", None, above=0.0, doc="g_0, instead of a geometry")
+    single_photon_coupling_sd_hz: Any = quantity("Hz", 0.0, minimum=0.0)
+    mass_sd_kg: Any = quantity("kg", 0.0, minimum=0.0)
     element: str = "membrane"
 
     def run(self, tables: Sequence[Table] = (), given: Mapping[str, Any] | None = None) -> Result:
@@ -175,29 +183,44 @@ class PowerBudget(Method):
             if self.cavity_linewidth_hz is None:
                 raise InputError("power_budget: power_w needs cavity_linewidth_hz")
             inputs["P"] = (float(self.power_w), float(self.relative_power_noise) * float(self.power_w))
-            kappa, delta = TWO_PI * float(self.cavity_linewidth_hz), TWO_PI * float(self.detuning_hz)
-            per = float(self.overcoupling) * kappa / (HBAR * optical) / (kappa**2 / 4 + delta**2)
-            functions["photons"] = (lambda v: v["P"] * per, "1", "in the cavity")
+            inputs["kappa"] = (float(self.cavity_linewidth_hz), float(self.cavity_linewidth_sd_hz))
+            inputs["delta"] = (float(self.detuning_hz), float(self.detuning_sd_hz))
+            inputs["share"] = (float(self.overcoupling), float(self.overcoupling_sd))
+
+            def photons(v: Values) -> float:
+                kappa, delta = TWO_PI * v["kappa"], TWO_PI * v["delta"]
+                return v["P"] * v["share"] * kappa / (HBAR * optical) / (kappa**2 / 4 + delta**2)
+
+            functions["photons"] = (photons, "1", "in the cavity")
             priors[f"{self.element}.photons"] = "photons"
-        g0 = None if self.single_photon_coupling_hz is None else float(self.single_photon_coupling_hz)
+        single: Any = None
+        notes = []
+        if self.single_photon_coupling_hz is not None:
+            inputs["g0"] = (float(self.single_photon_coupling_hz), float(self.single_photon_coupling_sd_hz))
+            single = lambda v: v["g0"]  # noqa: E731
         if self.geometry:
             need = ("length_m", "mass_kg", "mechanical_hz", *(("reflectivity",) if self.geometry == "membrane" else ()))
             missing = [k for k in need if getattr(self, k) is None]
             if missing:
                 raise InputError(f"power_budget: geometry = {self.geometry} needs {', '.join(missing)}")
-            zpf = np.sqrt(HBAR / (2 * float(self.mass_kg) * TWO_PI * float(self.mechanical_hz)))
-            factor = (
-                2 * float(self.reflectivity) * float(self.overlap)
-                if self.geometry == "membrane"
-                else float(self.overlap)
-            )
-            g0 = factor * optical / float(self.length_m) * zpf / TWO_PI
-            functions["zero_point_m"] = (lambda v: float(zpf), "m", "x_zpf")
-        if g0 is not None:
-            functions["single_photon_coupling_hz"] = (lambda v: g0, "Hz", "g_0")
+            inputs["mass"] = (float(self.mass_kg), float(self.mass_sd_kg))
+            factor = float(self.overlap) * (2 * float(self.reflectivity) if self.geometry == "membrane" else 1.0)
+            if self.geometry == "membrane":
+                notes.append("g_0 of a membrane at its best position: an upper bound, no prior of the coupling")
+
+            def zero_point(v: Values) -> float:
+                return float(np.sqrt(HBAR / (2 * v["mass"] * TWO_PI * float(self.mechanical_hz))))
+
+            def single(v: Values) -> float:
+                return factor * optical / float(self.length_m) * zero_point(v) / TWO_PI
+
+            functions["zero_point_m"] = (zero_point, "m", "x_zpf")
+        if single is not None:
+            functions["single_photon_coupling_hz"] = (single, "Hz", "g_0")
             if "photons" in functions:
-                functions["coupling_hz"] = (lambda v: g0 * np.sqrt(v["P"] * per), "Hz", "g = g_0 sqrt N, textbook")
-                priors[f"{self.element}.coupling_hz"] = "coupling_hz"
+                functions["coupling_hz"] = (lambda v: single(v) * np.sqrt(photons(v)), "Hz", "g = g_0 sqrt N, textbook")
+                if self.geometry != "membrane":
+                    priors[f"{self.element}.coupling_hz"] = "coupling_hz"
         if not functions:
             raise InputError("power_budget: give power_w, a geometry, or both")
-        return self.direct(functions, inputs or {"P": (0.0, 0.0)}, priors)
+        return self.direct(functions, inputs, priors, (), notes)

@@ -63,10 +63,14 @@ class Gaussian:
 
 @dataclass(frozen=True, eq=False)
 class Averaged:
-    """Densities y, each an average of `averages` independent periodograms."""
+    """Densities y, each an average of `averages` independent periodograms.
+
+    `correlation` (`Spectrum.correlation`) is that of neighbouring bins: errors of what is smooth over bins grow by its root.
+    """
 
     y: Array
     averages: Any
+    correlation: float = 1.0
 
     def residual(self, mu: Array) -> Array:
         """sign(r - 1) sqrt(2 N (r - 1 - ln r)), r = y/mu."""
@@ -76,7 +80,7 @@ class Averaged:
 
     def whitened(self, mu: Array, slope: Array) -> Array:
         """sqrt(N) d ln mu."""
-        return np.ravel(np.sqrt(self.averages) * slope / np.maximum(np.real(mu), 1e-300))
+        return np.ravel(np.sqrt(self.averages / self.correlation) * slope / np.maximum(np.real(mu), 1e-300))
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,17 +94,21 @@ class Relative:
 
     def settled(self, mu: Array) -> Relative:
         """The same with the scatter of the model `mu`."""
-        return replace(self, sd=np.hypot(self.relative * np.abs(mu), self.floor))
+        return replace(self, sd=np.hypot(self.relative * self._size(mu), self.floor))
+
+    def _size(self, mu: Array) -> Array:
+        return np.maximum(np.abs(mu), 1e-6 * float(np.max(np.abs(mu), initial=1e-300)))
+
+    def _scatter(self) -> Array:
+        return np.hypot(self.relative * self._size(self.y), self.floor) if self.sd is None else self.sd
 
     def residual(self, mu: Array) -> Array:
         """(mu - y)/sd."""
-        return np.ravel(
-            (mu - self.y) / (np.hypot(self.relative * np.abs(self.y), self.floor) if self.sd is None else self.sd)
-        )
+        return np.ravel((mu - self.y) / self._scatter())
 
     def whitened(self, mu: Array, slope: Array) -> Array:
         """Slope/sd."""
-        return np.ravel(slope / (np.hypot(self.relative * np.abs(self.y), self.floor) if self.sd is None else self.sd))
+        return np.ravel(slope / self._scatter())
 
 
 @dataclass(frozen=True)
@@ -309,7 +317,7 @@ def _search(
             columns.append(np.concatenate([*rows, prior]) * u.scale)
         return np.nan_to_num(np.array(columns).T)
 
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+    with np.errstate(all="ignore"):
         try:
             found = optimize.least_squares(
                 residual,
@@ -322,7 +330,7 @@ def _search(
                 gtol=1e-11,
                 max_nfev=400,
             )
-        except (ValueError, np.linalg.LinAlgError):
+        except (ValueError, ZeroDivisionError, np.linalg.LinAlgError):
             return None
     if not (found.success and np.isfinite(found.cost) and found.cost < 1e15):
         return None

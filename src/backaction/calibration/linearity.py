@@ -92,7 +92,7 @@ class Linearity(Method):
         def model(v: Values) -> list[Array]:
             return [v["electronic"] + v["shot_per_power"] * P + v.get("quadratic", 0.0) * P**2]
 
-        floor = slope * float(self.power_noise)
+        floor = slope * float(self.power_noise) * (P > 0)
         block = Relative(S, sd, floor)
         found = fit(model, [block], unknowns, (), self.kind)
         line = fit(model, [block], unknowns[:2], (), self.kind)
@@ -111,7 +111,11 @@ class Linearity(Method):
         at = top if self.at_power is None else float(self.at_power)
         derived = {
             "classical_share": (lambda v: v["quadratic"] * at / v["shot_per_power"], "1", f"c P/s at P = {at:g}"),
-            "electronic_share": (lambda v: v["electronic"] / (v["shot_per_power"] * at), "1", f"e/(s P) at P = {at:g}"),
+            "electronic_share": (
+                lambda v: v["electronic"] / (v["shot_per_power"] * at),
+                "SN",
+                f"e/(s P) at P = {at:g}",
+            ),
         }
         notes.append(
             f"straight line: e = {line['electronic']:.4g} +- {line.sd('electronic'):.2g}, s = "
@@ -163,7 +167,12 @@ class Linearity(Method):
         powers = list(self.powers) or [power_of(t.name) for t in tables]
         if len(powers) != len(tables):
             raise InputError(f"linearity: {len(powers)} powers for {len(tables)} files")
-        P, S, sd, notes = [], [], [], []
+        P, S, sd, notes = (
+            [],
+            [],
+            [],
+            ["levels are two-sided densities (V^2/Hz), the window's noise bandwidth taken out"],
+        )
         for power, table in zip(powers, tables, strict=True):
             s = to_spectrum(table, 1, given, self.axis_unit or "Hz").band(*self.band_hz)
             keep = within(s.frequency_hz, self.mask_hz) & ~lines(s.density, s.averages)
@@ -171,7 +180,7 @@ class Linearity(Method):
                 raise InputError(f"{table.name}: {np.count_nonzero(keep)} bins are left in the band: too few")
             P.append(power)
             S.append(float(np.mean(s.density[keep])))
-            sd.append(1 / np.sqrt(s.averages * np.count_nonzero(keep)))
+            sd.append(np.sqrt(s.correlation / (s.averages * np.count_nonzero(keep))))
         dark = [t for t, p in zip(tables, powers, strict=True) if p == 0]
         lit = [t for t, p in zip(tables, powers, strict=True) if p > 0]
         same = self.dark == "use"

@@ -191,7 +191,7 @@ class DrivenForce(Method):
 
         def scale(v: Values) -> float:
             w, g = TWO_PI * v["frequency_1_hz"], TWO_PI * v["linewidth_1_hz"]
-            return v["force"] / np.sqrt(2 * v["area"]) / v["mass"] * np.hypot(w * w - W * W, W * g)
+            return v["force"] / np.sqrt(2 * v["area"]) / v["mass"] / np.hypot(w * w - W * W, W * g)
 
         def temperature(v: Values) -> float:
             return v["mass"] * (TWO_PI * v["frequency_1_hz"]) ** 2 * v["variance_1"] * scale(v) ** 2 / K_B
@@ -221,7 +221,10 @@ def tone_area(table: Table, tone: float, given: Mapping[str, Any] | None, axis_u
     ring = (np.abs(f - tone) < 20 * step) & ~inside
     background = float(np.median(s.density[ring]))
     area = 2 * step * float(np.sum(s.density[inside] - background))
-    scatter = 2 * step * background * np.sqrt(np.count_nonzero(inside) / float(np.median(s.averages)))
+    above = np.maximum(s.density[inside] - background, 0.0)
+    # a periodogram of a line S on noise B has the variance (B^2 + 2 B S)/N
+    variance = np.sum(background**2 + 2 * background * above) / float(np.median(s.averages)) * s.correlation
+    scatter = 2 * step * float(np.sqrt(variance))
     if area < 5 * scatter:
         raise ModelError(f"{table.name}: no tone at {tone:g} Hz stands out of the spectrum")
     return area, float(scatter)

@@ -32,7 +32,11 @@ class ThermalSweep(Method, Scatter):
     stage: ClassVar[int] = 3
 
     frequency_hz: Any = quantity("Hz", above=0.0, doc="of the mode")
-    fit_above_k: Any = quantity("K", None, minimum=0.0, doc="lowest temperature fitted; default: found from the data")
+    fit_above_k: Any = quantity(
+        "K",
+        minimum=0.0,
+        doc="lowest temperature fitted: above the saturation, which data of 2 % do not show by themselves",
+    )
     element: str = "drums"
     field: str = "drum1_occupation"
 
@@ -50,8 +54,13 @@ class ThermalSweep(Method, Scatter):
         if np.any(T <= 0):
             raise InputError(f"{tables[0].name}: temperature {T[0]:g} K: must be > 0")
         n = np.asarray(occupation_at(T, float(self.frequency_hz)))
-        lowest = float(self.fit_above_k) if self.fit_above_k is not None else self._above(table, T, n, area)
+        lowest = float(self.fit_above_k)
         use = lowest <= T
+        if use[0]:
+            raise InputError(
+                f"thermal_sweep: fit_above_k = {lowest:g} K takes in the coldest point ({T[0]:g} K), whose occupation is "
+                "to be found"
+            )
         if np.count_nonzero(use) < 4:
             raise InputError(
                 f"thermal_sweep: {np.count_nonzero(use)} points at or above {lowest:g} K: needs 4 above the saturation"
@@ -84,20 +93,6 @@ class ThermalSweep(Method, Scatter):
         return self.rescaled(
             fit(lambda v: [v["gain"] * n + v["offset"]], [self.block(area, table, rows)], unknowns, (), self.kind)
         )
-
-    def _above(self, table: Table, T: Array, n: Array, area: Array) -> float:
-        """From the warmest points down, as long as the next colder one lies within 2.5 sd of the line through them."""
-        k = max(0, T.size - 4)
-        while k > 0:
-            found = self._line(table, n[k:], area[k:], slice(k, None))
-            slope = np.array([n[k - 1], 1.0])
-            block = self.block(area[k - 1 : k], table, slice(k - 1, k))
-            own = block.relative * area[k - 1] if isinstance(block, Relative) else np.ravel(block.sd)[0]
-            sd = np.sqrt(slope @ found.covariance @ slope + float(own) ** 2)
-            if abs(area[k - 1] - found["gain"] * n[k - 1] - found["offset"]) > 2.5 * sd:
-                break
-            k -= 1
-        return float(T[k])
 
 
 def red_tone_linewidth(coupling: Any, kappa: Any, gamma: Any) -> Any:

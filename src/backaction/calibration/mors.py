@@ -102,15 +102,18 @@ class Mors(Method):
             )
         if not low - 1e-9 <= occupation(found.values) <= high + 1e-9:
             warnings.append(
-                f"n_S = {occupation(found.values):.4g} lies outside its admissible range {low:.4g}..{high:.4g}"
+                f"n_S = {occupation(found.values):.4g} lies outside its admissible range {low:.4g}..{high:.4g}: no prior"
             )
+        priors = {f"{self.element}.occupation": "occupation"}
+        if warnings and "admissible" in warnings[-1]:
+            priors = {}
         mu = self._signal(found.values, f, F, qz, lines, names)
         y = np.abs(s) ** 2 if self.layout == "complex" else s
         panel = Panel("MORS", f / 1e3, y, np.abs(mu) ** 2, None, "frequency (kHz)", "|s|²")
         if self.larmor_hz is not None:
             field, _ = field_at(kind, F, float(self.larmor_hz))
             notes.append(f"field {1e4 * field:.6g} G, splitting {qz:.5g} Hz ({kind.source})")
-        return self.report(found, derived, {f"{self.element}.occupation": "occupation"}, [panel], warnings, notes)
+        return self.report(found, derived, priors, [panel], warnings, notes)
 
     # -- model ----------------------------------------------------------------------------------------------------
 
@@ -182,6 +185,10 @@ class Mors(Method):
         else:
             block = Gaussian(s, np.sqrt(4 * noise**2 * np.maximum(s - 2 * noise**2, 0.0) + 4 * noise**4))
         starts = [{"centre_hz": centre + k * qz, "width_hz": w} for k in (0, -1, 1, 2, 3) for w in (width, width / 2)]
+        for p in (0.5, 0.95):
+            shape = spin_temperature(F, p)[1:]
+            scale = size * float(np.sum(falling) / np.sum(shape) / falling[-1])
+            starts.append({n: scale * x for n, x in zip(names, shape, strict=True)})
         found = fit(model, [block], unknowns, starts, "mors")
         if self.layout == "power":  # the scatter of the model instead of that of the noisy data
             for _ in range(3):

@@ -170,6 +170,7 @@ class _Problem:
     frequency_hz: Array
     density: Array
     averages: float
+    correlation: float
     used: Array
     values: Array
     cache: dict[Any, Any] = field(default_factory=dict)
@@ -202,7 +203,17 @@ class _Problem:
             scatter = 1 / (np.log(10) / 10 * float(method.noise_db)) ** 2 if method.noise_db else spectra[0].averages
             used = ~np.array([lines(density[:, i], scatter, 7, 3.0) for i in range(columns)]).T
         parameters = tuple(Parameter(k, p, *unit_bounds(experiment, k)) for k, p in experiment.priors.items())
-        return cls(method, experiment, parameters, f[inside], density, float(spectra[0].averages), used, values)
+        return cls(
+            method,
+            experiment,
+            parameters,
+            f[inside],
+            density,
+            float(spectra[0].averages),
+            spectra[0].correlation,
+            used,
+            values,
+        )
 
     @property
     def db(self) -> Array:
@@ -250,7 +261,9 @@ class _Problem:
         keep &= self.used
         noise = self.method.noise_db
         block: Any = (
-            Averaged(self.density[keep], self.averages) if noise is None else Gaussian(self.db[keep], float(noise))
+            Averaged(self.density[keep], self.averages, self.correlation)
+            if noise is None
+            else Gaussian(self.db[keep], float(noise))
         )
         unknowns = [Unknown(q.name, 0.0, 0.1, lower=-q.reach, upper=q.reach, prior=(0.0, 1.0)) for q in self.parameters]
         if self.method.offset_sd:
@@ -325,7 +338,9 @@ class _Problem:
         if not np.all(mu > 0):
             return np.inf
         noise, y = self.method.noise_db, self.density[self.used]
-        block: Any = Averaged(y, self.averages) if noise is None else Gaussian(10 * np.log10(y), float(noise))
+        block: Any = (
+            Averaged(y, self.averages, self.correlation) if noise is None else Gaussian(10 * np.log10(y), float(noise))
+        )
         prior = sum(u[q.name] ** 2 for q in self.parameters)
         offset = (u["offset"] / float(self.method.offset_sd)) ** 2 if "offset" in u else 0.0
         if self.method.value_sd:

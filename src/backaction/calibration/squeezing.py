@@ -70,7 +70,7 @@ class Squeezing(Method):
         kappa = float(self.cavity_linewidth_hz)
         span = float(f[-1] - f[0])
         unknowns = [
-            Unknown("bath_temperature_k", 10.0, 2.0, "K", lower=0.0),
+            Unknown("bath_temperature_k", 10.0, 2.0, "K", lower=1e-3),
             Unknown("efficiency", 0.7, 0.05, lower=0.0, upper=1.0 if self.geometry == "reflection" else np.inf),
             Unknown("mechanical_hz", start, span / 500, "Hz"),
         ]
@@ -82,7 +82,7 @@ class Squeezing(Method):
             unknowns.append(_known("overcoupling", float(self.overcoupling), float(self.overcoupling_sd), "1"))
         if self.detuning_sd_hz:
             unknowns += [_known(f"detuning_{i + 1}_hz", d, float(self.detuning_sd_hz), "Hz") for i, d in enumerate(D)]
-        blocks = [Averaged(s.density, s.averages) for s in spectra]
+        blocks = [Averaged(s.density, s.averages, s.correlation) for s in spectra]
         starts = [
             {"mechanical_hz": x, **{self._g(i): rough * k for i in range(len(D))}, "bath_temperature_k": T}
             for x in (start, float(np.median(dip)))
@@ -133,6 +133,9 @@ class Squeezing(Method):
         if len(D) == 1:
             priors[f"{e}.coupling_hz"] = self._g(0)
         warnings = []
+        if v["efficiency"] > 1:
+            warnings.append(f"efficiency {v['efficiency']:.3g} > 1: the overcoupling is larger than {koc:g}; no prior")
+            del priors[f"{d}.efficiency"]
         if self.geometry == "transmission":
             warnings.append(
                 "only efficiency x overcoupling is determined; the efficiency holds for the overcoupling given"

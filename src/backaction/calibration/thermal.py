@@ -78,13 +78,17 @@ class ThermalOscillator(Method):
             s = s.band(*self.band_hz)
         keep = within(s.frequency_hz, self.mask_hz) & (s.frequency_hz > 0)
         if self.skip_lines:
-            keep &= ~lines(s.density, float(np.median(s.averages)), 10, 5.0)
+            apart = [
+                np.abs(s.frequency_hz - m) > max(0.02 * m, 20 * float(np.median(np.diff(s.frequency_hz))))
+                for m in self._near(s)
+            ]
+            keep &= ~(lines(s.density, float(np.median(s.averages)), 10, 5.0) & np.all(apart, axis=0))
         f, y = s.frequency_hz[keep], s.density[keep]
         if f.size < 8:
             raise InputError(f"{tables[0].name}: {f.size} bins to fit: too few")
         unknowns, starts = self._unknowns(f, y)
         unknowns += self._known()
-        block = Averaged(y, np.broadcast_to(s.averages, s.density.shape)[keep])
+        block = Averaged(y, np.broadcast_to(s.averages, s.density.shape)[keep], s.correlation)
         step = float(np.median(np.diff(f)))
         found = fit(lambda v: [self.model(v, f, step)], [block], unknowns, starts, self.kind)
         mu = self.model(found.values, f, step)
@@ -134,6 +138,10 @@ class ThermalOscillator(Method):
         points = frequency + width / 2 * np.tan(u)
         values = thermal_shape(points.ravel(), frequency, width, self.damping).reshape(u.shape) / np.cos(u) ** 2
         return np.asarray((values @ w) * (high - low) / 2 * (width / 2) / step)
+
+    def _near(self, s: Spectrum) -> tuple[float, ...]:
+        """About where the modes lie."""
+        return tuple(self.frequencies_hz) or (float(s.frequency_hz[np.argmax(s.density)]),)
 
     def _known(self) -> list[Unknown]:
         """Known quantities with an error, as unknowns that only their priors hold: their errors reach the results."""

@@ -16,7 +16,7 @@ from backaction.errors import InputError
 from backaction.experiment import Experiment
 from backaction.formats.tables import Table
 from backaction.matrices import Array
-from backaction.response import cross_spectrum
+from backaction.response import budget
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +38,7 @@ class WhiteNoise(Method):
     efficiency: Any = quantity(
         "1", 1.0, above=0.0, maximum=1.0, doc="from spin to detector; needed for Gamma and n_S, not for C"
     )
+    efficiency_sd: Any = quantity("1", 0.0, minimum=0.0)
     free_angle: bool = flag("fit the noise's admixture of P (angle from X)")
     free_floor: bool = flag("fit a white excess common to both spectra")
     rotating_wave: bool = flag("the paper's Lorentzian: the same element at a frequency far above its width")
@@ -58,6 +59,12 @@ class WhiteNoise(Method):
         centre = float(f[np.argmax(smooth)])
         above = smooth - 1 > A / 2
         width = max(float(np.ptp(f[above])), 3 * float(np.median(np.diff(f))))
+        if 1.15 * (n + 1) * A < B:
+            raise InputError(
+                f"{tables[0].name}: peaks A = {A:.4g}, B = {B:.4g} above shot noise: B cannot reach (n + 1) A = "
+                f"{(n + 1) * A:.4g}: is n "
+                "that at the spins, and the shot-noise level right?"
+            )
         C = cooperativity(A, B, n) if 0 < A < B < (n + 1) * A else 1.0
         eta = float(self.efficiency)
         rate = width / 2 * np.sqrt(A / (1 + 1 / C) / eta)
@@ -65,22 +72,30 @@ class WhiteNoise(Method):
             Unknown("larmor_hz", centre, width / 10, "Hz"),
             Unknown("linewidth_hz", width, width / 10, "Hz", lower=width / 100),
             Unknown("readout_rate_hz", rate, rate / 10, "Hz", lower=0.0),
-            Unknown("occupation", max(0.1, rate / (2 * width * C) - 0.5), 0.2, lower=0.0),
+            Unknown("cooperativity", C, 0.1 * C, lower=1e-3),
         ]
         if self.excess_sd_sn:
             unknowns.append(
                 Unknown("excess_sn", n, float(self.excess_sd_sn), "SN", prior=(n, float(self.excess_sd_sn)))
             )
+        if self.efficiency_sd:
+            unknowns.append(
+                Unknown("efficiency", eta, float(self.efficiency_sd), prior=(eta, float(self.efficiency_sd)), upper=1.0)
+            )
         if self.free_angle:
             unknowns.append(Unknown("angle_deg", 0.0, 0.5, "deg"))
         if self.free_floor:
             unknowns.append(Unknown("floor_sn", 0.0, 0.02, "SN"))
-        blocks = [Averaged(s.density, s.averages) for s in (quiet, driven)]
+        blocks = [Averaged(s.density, s.averages, s.correlation) for s in (quiet, driven)]
         found = fit(lambda v: self.model(v, f), blocks, unknowns, (), "white_noise")
         derived = {
-            "cooperativity": (_cooperativity, "1", "C = Gamma/[gamma(2 n_S + 1)]"),
+            "occupation": (
+                lambda v: v["readout_rate_hz"] / (2 * v["linewidth_hz"] * v["cooperativity"]) - 0.5,
+                "1",
+                "n_S",
+            ),
             "peak_sn": (
-                lambda v: eta * 4 * (v["readout_rate_hz"] / v["linewidth_hz"]) ** 2,
+                lambda v: v.get("efficiency", eta) * 4 * (v["readout_rate_hz"] / v["linewidth_hz"]) ** 2,
                 "SN",
                 "eta |R|^2 on resonance",
             ),
@@ -90,14 +105,18 @@ class WhiteNoise(Method):
             Panel(t, f / 1e3, s.density, m, s.density / np.sqrt(s.averages), "frequency (kHz)", "density (SN)")
             for t, s, m in zip(("undriven", f"driven, n = {n:g}"), (quiet, driven), mu, strict=True)
         ]
-        priors, notes = {}, []
-        if eta < 1:
+        priors, notes, warnings = {}, [], []
+        left = found["readout_rate_hz"] / (2 * found["linewidth_hz"] * found["cooperativity"]) - 0.5
+        if eta < 1 and left < 0:
+            warnings.append(
+                f"n_S = {left:.2g} < 0: the efficiency is below {eta:g}, or noise is missing in the model; no priors"
+            )
+        elif eta < 1:
             priors = {f"{self.element}.readout_rate_hz": "readout_rate_hz", f"{self.element}.occupation": "occupation"}
         else:
             notes.append(
                 "efficiency = 1 was assumed: the cooperativity does not depend on it, Gamma and n_S do; no priors given"
             )
-        warnings = []
         if not self.free_floor and found.p < 1e-3:
             warnings.append("broadband noise left in the spectra lowers C: try free_floor")
         return self.report(found, derived, priors, panels, warnings, notes)
@@ -112,16 +131,15 @@ class WhiteNoise(Method):
             larmor_hz=v["larmor_hz"] + shift,
             intrinsic_linewidth_hz=v["linewidth_hz"],
             readout_rate_hz=v["readout_rate_hz"],
-            occupation=v["occupation"],
+            occupation=0.0,
             drive=(Drive(name="in", excess_sn=np.array([0.0, n]), angle_deg=v.get("angle_deg", 0.0)),),
         )
-        detector = Homodyne(name="detector", efficiency=float(self.efficiency))
-        S = np.real(cross_spectrum(Experiment((spin, detector)).system, f)[..., 0, 0])
-        return [S[0] + v.get("floor_sn", 0.0), S[1] + v.get("floor_sn", 0.0)]
-
-
-def _cooperativity(v: Values) -> float:
-    return v["readout_rate_hz"] / v["linewidth_hz"] / (2 * v["occupation"] + 1)
+        detector = Homodyne(name="detector", efficiency=v.get("efficiency", float(self.efficiency)))
+        parts = budget(Experiment((spin, detector)).system, f)
+        # the bath's part grows as 2 n_S + 1 = Gamma/(gamma C), which does not ask whether n_S >= 0 (a wrong efficiency)
+        grown = v["readout_rate_hz"] / (v["linewidth_hz"] * v["cooperativity"]) - 1
+        S = parts.total + grown * parts.sources["spin.bath"] + v.get("floor_sn", 0.0)
+        return [S[0], S[1]]
 
 
 def _smooth(y: Array) -> Array:

@@ -40,8 +40,10 @@ def calibrate(
     json: Json = False,
 ) -> None:
     """From what a laboratory measures to parameters with errors and correlations, and priors that fit and analyze read."""
+    from dataclasses import replace
+
     from backaction.calibration import METHODS
-    from backaction.calibration.collection import combine, run_one, run_set
+    from backaction.calibration.collection import combine, run_one, run_set, source
     from backaction.experiment import Experiment, read_overrides
     from backaction.files import replacing, to_json
 
@@ -73,14 +75,15 @@ def calibrate(
             progress(method)
             result = run_one(chosen, data or [], said)
         found = combine(method, [result], Experiment.load(experiment) if experiment else None)
-    if output is not None:
-        with replacing(output) as path:
-            path.write_text(to_json(found.document()), "utf-8")
+        found = replace(found, sources={method: source(cls, read_overrides(set_ or []), data or [], said, {})})
     if report is not None:
         from backaction import calibration_report
 
         calibration_report.write(found, report)
         say(f"report: {report / 'index.html'}")
+    if output is not None:
+        with replacing(output) as path:
+            path.write_text(to_json(found.document()), "utf-8")
     put(to_json(found.document()) if json else _text(found))
     for warning in found.warnings:
         say(f"warning: {warning}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,16 @@ ENBW = {
 """Equivalent noise bandwidth of windows in bins: a line's level and a noise level divide by different numbers. BMH is the
 four-term Blackman-Harris window, flattop the five-term one of spectrum analysers."""
 
+CORRELATION = {
+    "hann": 1.944, "hanning": 1.944, "hamming": 1.817, "bmh": 2.763, "blackman-harris": 2.763, "blackmanharris": 2.763,
+    "blackman": 2.348, "flattop": 4.113, "flat top": 4.113,
+}  # fmt: skip
+"""Sum of squared correlations of neighbouring bins of a windowed periodogram: a mean over bins scatters so much more."""
+
 SAYS = ("unit", "sided", "averages", "window", "reference")
 """What a spectrum must say."""
+GIVEN = (*SAYS, "sample_rate_hz", "sampling", "scale", "instrument")
+"""What may be said for a file."""
 
 _UNIT = re.compile(r"[\(\[]\s*([A-Za-zµ/^0-9]+)\s*[\)\]]|_([A-Za-zµ]+)$")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eEdD][-+]?\d+)?|nan|inf", re.IGNORECASE)
@@ -71,6 +79,13 @@ class Table:
         if not own and which < len(self.names):
             found = _UNIT.search(self.names[which])
             own = (found.group(1) or found.group(2)) if found else ""
+        if own:
+            try:
+                number(f"1 {own}", unit, "")
+            except InputError:
+                known = {"Hz": ("Hz", "kHz", "MHz"), "K": ("K", "mK"), "s": ("s", "ms", "us"), "W": ("W", "mW")}
+                hint = nearest(own, known.get(unit, (unit,)))
+                raise InputError(f"{self.name}: {key} = {own!r}: not a unit of {unit}{hint}") from None
         if not own:
             raise InputError(
                 f"{self.name}: does not say the unit of its column {which}: --set {key}=... (such as {unit})"
@@ -80,10 +95,22 @@ class Table:
     def header_number(self, which: int) -> float:
         """The number that a column's name holds: the parameter of that curve."""
         text = self.names[which] if which < len(self.names) else ""
-        found = re.search(r"[-+]?\d+\.?\d*(?:[eE][-+]?\d+)?", text)
-        if found is None:
-            raise InputError(f"{self.name}: column {which} ('{text}') holds no number in its header")
-        return float(found.group())
+        found = re.findall(r"(?<![\w.+-])[-+]?\d+\.?\d*(?:[eE][-+]?\d+)?", text)
+        if len(found) != 1:
+            what = "no number" if not found else f"several numbers ({', '.join(found)})"
+            raise InputError(f"{self.name}: column {which} ('{text}') holds {what} in its header: --set values=...")
+        return float(found[0])
+
+    def rising(self) -> Table:
+        """The same with its rows in the order of the first column, if all its numbers are finite."""
+        bad = ~np.isfinite(self.values)
+        if np.any(bad):
+            raise InputError(
+                f"{self.name}: {np.count_nonzero(bad)} values are not finite (the first in row "
+                f"{int(np.argwhere(bad)[0][0]) + 1})"
+            )
+        order = np.argsort(self.values[:, 0], kind="stable")
+        return replace(self, values=self.values[order])
 
 
 def read_table(path: str | Path) -> Table:
@@ -302,6 +329,9 @@ def to_spectrum(
         Naming what is missing.
     """
     said = dict(table.attributes) | {k: v for k, v in (given or {}).items() if v not in (None, "")}
+    for key in given or {}:
+        if key not in GIVEN:
+            raise InputError(f"--given {key}: unknown{nearest(key, GIVEN)}")
     missing = [k for k in SAYS if k not in said]
     unit = str(said.get("unit", ""))
     word = re.sub(r"\s|√", lambda m: "sqrt" if m.group() == "√" else "", unit).lower()
@@ -348,7 +378,7 @@ def to_spectrum(
         raise InputError(f"{table.name}: {np.count_nonzero(~np.isfinite(density))} densities are not finite")
     if np.any(density <= 0):
         raise InputError(f"{table.name}: density {np.min(density):.3g}: must be > 0 (is it in dB? --given unit=dB)")
-    return Spectrum(f, density, averages, width, out)
+    return Spectrum(f, density, averages, width, out, CORRELATION.get(window, 1.0))
 
 
 _UNITS = ("V^2/Hz", "V/sqrt(Hz)", "Vrms", "Vrms^2", "SN", "dB")
