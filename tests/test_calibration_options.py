@@ -311,3 +311,146 @@ uses = { reflectivity = "visibility.efficiency", overcoupling = "visibility.over
     found = run_set(tmp_path / "set.toml")
     assert any("reflectivity is taken from 'visibility.efficiency' without its error" in w for w in found.warnings)
     assert found.results[1]["photons"].sd > 0.01 * found.results[1]["photons"].value
+
+
+def test_cooperativity_does_not_ask_for_the_efficiency():
+    """C = 0.96 with n_S = 0.1 at efficiency 0.5, fitted with efficiency 1: the same C; n_S < 0 is said and gives no priors."""
+    rng = np.random.default_rng(11)
+    f = np.linspace(1255e3, 1305e3, 401)
+    width, C, eta, n = 5.2e3, 0.9615, 0.5, 1.22
+    rate = C * width * 1.2
+    R2 = (rate / width) ** 2 * 4 * (width / 2) ** 2 / ((f - 1280e3) ** 2 + (width / 2) ** 2)
+    S = [1 + eta * R2 * (1 + 1 / C + k) for k in (0.0, n)]
+    t = table(f, *(s * rng.gamma(2000, 1 / 2000, f.size) for s in S), unit="SN", averages=2000)
+    both = [
+        make("white_noise", excess_sn=n, efficiency=e, rotating_wave=True, axis_unit="Hz").run([t]) for e in (0.5, 0.99)
+    ]
+    for found in both:
+        near(found, "cooperativity", C)
+    assert both[0]["cooperativity"].value == pytest.approx(both[1]["cooperativity"].value, rel=1e-3)
+    near(both[0], "occupation", 0.1)
+    assert both[0].priors
+    assert not both[1].priors
+    assert any("n_S" in w and "no priors" in w for w in both[1].warnings)
+    high = table(f, S[0], 1 + 3.2 * (S[0] - 1), unit="SN", averages=2000)
+    with pytest.raises(InputError, match="B cannot reach"):
+        make("white_noise", excess_sn=n, axis_unit="Hz").run([high])
+    sure, unsure = (
+        make("white_noise", excess_sn=n, efficiency=0.5, efficiency_sd=s, rotating_wave=True, axis_unit="Hz").run([t])
+        for s in (0.0, 0.05)
+    )
+    grown = np.sqrt(unsure["readout_rate_hz"].sd ** 2 - sure["readout_rate_hz"].sd ** 2)
+    assert grown == pytest.approx(0.5 * 0.1 * rate, rel=0.1)  # Gamma ~ 1/sqrt(eta)
+
+
+def test_blue_probe_and_no_line():
+    """OMIA: a blue tone answers at probe frequencies below it; a bare cavity is refused instead of giving numbers."""
+    from calibrations import complex_noise, transparency
+
+    rng = np.random.default_rng(12)
+    x = -10000.0 + np.linspace(-1.2, 1.2, 241)
+    r = transparency(x, g=4.0, delta=10000.0) + complex_noise(rng, x.size, 0.01)
+    t = table(1e3 * x, r.real, r.imag)
+    found = make("transparency", cavity_linewidth_hz=1.38e6, noise=0.01, axis_unit="Hz").run([t])
+    near(found, "coupling_hz", 4e3)
+    near(found, "mechanical_hz", 1e7)
+    near(found, "mechanical_linewidth_hz", 106.0)
+    y = 10000.0 + np.linspace(-1.2, 1.2, 241)
+    flat = transparency(y, g=0.0) + complex_noise(rng, y.size, 0.01)
+    with pytest.raises(ModelError, match="no mechanical line|no start|open|do not depend"):
+        make("transparency", cavity_linewidth_hz=1.38e6, noise=0.01, axis_unit="Hz").run(
+            [table(1e3 * y, flat.real, flat.imag)]
+        )
+
+
+def test_impossible_numbers_give_no_priors(tmp_path):
+    """An efficiency above 1, a field in another unit or out of its bounds; a parent whose model fails is not used."""
+    from backaction.calibration.collection import combine
+    from backaction.calibration.method import Quantity, Result
+
+    t = simulate_squeezing(np.random.default_rng(13), eta=0.98)
+    found = squeezing_method(overcoupling=0.8).run([t])
+    assert found["efficiency"].value > 1
+    assert "detector.efficiency" not in found.priors
+    assert any("no prior" in w for w in found.warnings)
+    wrong = Result("x", "a", {"k": Quantity(4.2e6, 1e4, "Hz")}, np.array([[1e8]]), {"membrane.overcoupling": "k"})
+    out = combine("set", [wrong], Experiment.load("thomas2021"))
+    assert not out.priors
+    assert any("cannot be" in w for w in out.warnings)
+    W = np.linspace(0.3e6, 12e6, 80)
+    y = W / np.abs(4.9e12 - W**2 - 4.2e6j * W) / np.hypot(1, W / 20e6)
+    np.savetxt(
+        tmp_path / "beat.csv",
+        np.column_stack([W, y * (1 + 1e-3 * np.random.default_rng(1).standard_normal(80))]),
+        delimiter=",",
+        header="W_Hz,B",
+        comments="",
+    )
+    np.savetxt(tmp_path / "s.csv", t.values, delimiter=",", header="f_Hz,S1,S2", comments="")
+    text = """
+[[calibration]]
+name = "beat"
+method = "sideband_beat"
+files = ["beat.csv"]
+relative_noise = 0.001
+[[calibration]]
+method = "squeezing"
+files = ["s.csv"]
+given = { unit = "SN", averages = 600 }
+detunings_hz = [-7e5, -1.5e6]
+overcoupling = 0.93
+mechanical_q = 6.5e8
+uses = { cavity_linewidth_hz = "beat.QUANTITY" }
+"""
+    for quantity, words in (
+        ("cavity_linewidth_hz", "does not describe its data"),
+        ("amplitude", "is in 1|does not describe"),
+    ):
+        (tmp_path / "set.toml").write_text(text.replace("QUANTITY", quantity))
+        with pytest.raises(InputError, match=words):
+            run_set(tmp_path / "set.toml")
+    (tmp_path / "set.toml").write_text(
+        text.replace("QUANTITY", "detuning_squared_hz2").replace("relative_noise = 0.001", "relative_noise = 0.1")
+    )
+    with pytest.raises(InputError, match=r"is in Hz\^2"):
+        run_set(tmp_path / "set.toml")
+
+
+def test_what_is_fitted_again_is_counted_once(tmp_path):
+    """Kappa of the beat, fitted again with the squeezing: its prior comes from there, correlated with the coupling."""
+    from calibrations import simulate_beat
+
+    rng = np.random.default_rng(14)
+    for name, t in (("beat", simulate_beat(rng)), ("s", simulate_squeezing(rng))):
+        head = ",".join(["f_Hz", *(f"S{k}" for k in range(1, t.values.shape[1]))])
+        np.savetxt(tmp_path / f"{name}.csv", t.values, delimiter=",", header=head, comments="")
+    (tmp_path / "set.toml").write_text("""
+experiment = "thomas2021"
+[[calibration]]
+name = "beat"
+method = "sideband_beat"
+files = ["beat.csv"]
+relative_noise = 0.01
+[[calibration]]
+name = "squeezing"
+method = "squeezing"
+files = ["s.csv"]
+given = { unit = "SN", averages = 600 }
+detunings_hz = [-7e5, -1.5e6]
+overcoupling = 0.93
+mechanical_q = 6.5e8
+uses = { cavity_linewidth_hz = "beat.cavity_linewidth_hz" }
+priors = { "membrane.coupling_hz" = "coupling_1_hz" }
+""")
+    found = run_set(tmp_path / "set.toml")
+    names = list(found.priors)
+    i, j = (names.index(f"membrane.{k}") for k in ("cavity_linewidth_hz", "coupling_hz"))
+    s = found.results[1]
+    assert found.priors["membrane.cavity_linewidth_hz"].sd == pytest.approx(s["cavity_linewidth_hz"].sd)
+    rho = found.covariance[i, j] / np.sqrt(found.covariance[i, i] * found.covariance[j, j])
+    assert rho == pytest.approx(s.correlation("cavity_linewidth_hz", "coupling_1_hz"), abs=1e-6)
+    assert abs(rho) > 0.05
+    assert "membrane.cavity_linewidth_hz" not in found.results[0].priors
+    source = found.document()["provenance"]["sources"]["beat"]
+    assert len(source["files"]["beat.csv"]) == 64
+    assert source["settings"]["relative_noise"] == 0.01

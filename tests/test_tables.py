@@ -193,3 +193,47 @@ def test_real_analyser_files():
         for n in ("darknoise.dat", "304_303.dat")
     )
     assert np.median(one.density) < np.median(two.density)
+
+
+def _periodograms(x, window):
+    """One-sided density of each row, as an analyser makes it (SciPy's scaling), with the window's power in it."""
+    w = window / np.sqrt(np.mean(window**2))
+    return 2 * np.abs(np.fft.rfft(x * w)) ** 2 / x.shape[-1]
+
+
+@pytest.mark.parametrize("name", ["hann", "hamming", "blackmanharris", "flattop"])
+def test_correlation_of_bins(name):
+    """The mean over 100 bins of windowed periodograms scatters by sqrt(correlation/(N bins)), not 1/sqrt(N bins)."""
+    from scipy.signal import get_window
+
+    from backaction.formats.tables import CORRELATION
+
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((3000, 4, 512))
+    levels = np.mean(_periodograms(x, get_window(name, 512))[..., 60:160], axis=(1, 2))
+    claimed = np.sqrt(CORRELATION["bmh" if name == "blackmanharris" else name] / (4 * 100))
+    assert np.std(levels) / np.mean(levels) == pytest.approx(claimed, rel=0.05)
+
+
+@pytest.mark.parametrize("power", [0.25, 4.0, 100.0])
+def test_error_of_a_tone(power):
+    """A line on noise: its area scatters mostly by their interference, far more than the noise alone."""
+    from backaction.calibration.mechanics import tone_area
+    from backaction.formats.tables import Table
+
+    rng = np.random.default_rng(2)
+    n, averages = 512, 20
+    window = np.hanning(n + 1)[:-1]
+    t = np.arange(n)
+    found, claimed = [], []
+    for _ in range(150):
+        phase = rng.uniform(0, 2 * np.pi, (averages, 1))
+        x = rng.standard_normal((averages, n)) + np.sqrt(2 * power) * np.cos(2 * np.pi * 100 * t / n + phase)
+        S = np.mean(_periodograms(x, window), axis=0)[1:-1]
+        table_ = Table("x", ("f", "S"), np.column_stack([np.arange(1, n // 2) / n, S]))
+        said = {"unit": "V^2/Hz", "sided": "one", "averages": averages, "window": "hann", "reference": "V"}
+        area, sd = tone_area(table_, 100 / n, said, "Hz")
+        found.append(area)
+        claimed.append(sd)
+    assert np.mean(found) == pytest.approx(power, rel=0.05)
+    assert 0.6 < np.std(found) / np.mean(claimed) < 1.4

@@ -157,7 +157,7 @@ class SweptRingdown(Method, Scatter):
         height = float(y[top]) - floor
         if not np.all(np.isfinite(y)) or height <= 0:
             raise InputError(f"{tables[0].name}: no peak of transmitted power")
-        tail = t[top:][y[top:] - floor > height / np.e]
+        tail = t[top:][y[top:] - floor > height / np.exp(1.0)]
         life = max(float(tail[-1] - t[top]) if tail.size else 0.0, 2 * float(np.median(np.diff(t))))
         kappa = 1 / life
         unknowns = [

@@ -399,6 +399,11 @@ def _built(e: _Entry, done: Mapping[str, Result], path: Path) -> tuple[Method, t
     for setting, source in e.uses.items():
         name, _, quantity = str(source).partition(".")
         found = done[name].quantities
+        p = done[name].p
+        if p is not None and p < 1e-3:
+            raise InputError(
+                f"{path}: {e.name}: uses {setting}: the model of '{name}' does not describe its data (p = {p:.2g})"
+            )
         if quantity not in found:
             raise InputError(
                 f"{path}: {e.name}: uses {setting}: '{name}' has no quantity '{quantity}'{nearest(quantity, found)}"

@@ -227,7 +227,8 @@ class Transparency(Method):
 
     def _seen(self, found: Fit, f: Array, r: Array) -> None:
         """Refuse where a cavity without mechanics describes the data as well."""
-        free = [u for u in found.unknowns if u.name in ("external_hz", "amplitude", "phase_rad")]
+        names = ["external_hz", "amplitude", "phase_rad"] + (["mechanical_hz"] if self.detuning_hz is None else [])
+        free = [u for u in found.unknowns if u.name in names]  # the tone's detuning follows the mechanical frequency
         held = found.values | {"coupling_hz": 0.0}
         bare = fit(lambda v: [self.model(held | dict(v), f)], [Gaussian(r, float(self.noise))], free, (), self.kind)
         if bare.deviance - found.deviance < 30:

@@ -50,7 +50,7 @@ class Ringdown(Method, Scatter):
             raise ModelError(
                 f"{table.name}: the signal does not decay (first {top:.3g}, last {floor:.3g}): no ring-down"
             )
-        within = np.flatnonzero(energy < floor + (top - floor) / np.e)
+        within = np.flatnonzero(energy < floor + (top - floor) / np.exp(1.0))
         life = float(t[within[0]]) if within.size else float(t[-1])
         rate = 1 / (TWO_PI * max(life, float(t[1])))
         unknowns = [
