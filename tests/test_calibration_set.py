@@ -282,6 +282,13 @@ def test_command_line(capsys, folder, tmp_path):
     code, _, err = run(capsys, "calibrate", "sideband_beat", folder / "beat.csv", "--set", "relativ_noise=0.1")
     assert code == 2
     assert "did you mean 'relative_noise'" in err
+    code, _, err = run(
+        capsys, "calibrate", "sideband_beat", folder / "beat.csv", "--set", "relative_noise=0.1", "--given", "unti=V"
+    )
+    assert code == 2
+    assert "did you mean 'unit'" in err
+    code, _, err = run(capsys, "calibrate", "--json")
+    assert code == 2
     code, _, err = run(capsys, "calibrate", "sideband_beat", folder / "absent.csv", "--set", "relative_noise=0.1")
     assert code == 2
     assert "no such file" in err
@@ -350,6 +357,10 @@ def test_real_nanosphere():
         [path],
     )
     assert abs(alone["floor_exponent"].value) > 3 * alone["floor_exponent"].sd
+    same = run_one(
+        make("thermal_oscillator", **settings), [path], {"unit": "V"}
+    )  # the record's unit, not the spectrum's
+    assert same["variance_1"].value == found["variance_1"].value
     with pytest.raises(InputError, match="resolution_hz"):
         run_one(make("thermal_oscillator"), [path])
 

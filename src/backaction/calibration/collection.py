@@ -28,7 +28,7 @@ from backaction.errors import InputError, nearest
 from backaction.experiment import Experiment, unit_bounds
 from backaction.files import provenance
 from backaction.formats import READERS, read_record
-from backaction.formats.tables import Table, read_table
+from backaction.formats.tables import GIVEN, Table, read_table
 from backaction.matrices import Array
 from backaction.records import averaged_spectrum
 
@@ -89,6 +89,7 @@ def read_data(method: Method, path: str | Path, given: Mapping[str, Any]) -> Tab
         "averages": float(s.averages),
         "window": "rectangular",
         "reference": record.unit,
+        "of_record": True,
     }
     return Table(str(path), ("frequency_Hz", "density"), np.column_stack([s.frequency_hz, s.density]), said)
 
@@ -104,6 +105,9 @@ def run_one(method: Method, files: Sequence[str | Path], given: Mapping[str, Any
         Where the data have no such answer.
     """
     given = dict(given or {})
+    for key in given:
+        if key not in GIVEN:
+            raise InputError(f"{method.kind}: given {key}: unknown{nearest(key, GIVEN)}")
     low, high = method.files
     if not low <= len(files) <= high:
         wanted = f"{low}" if low == high else f"{low} to {high}"

@@ -329,9 +329,6 @@ def to_spectrum(
         Naming what is missing.
     """
     said = dict(table.attributes) | {k: v for k, v in (given or {}).items() if v not in (None, "")}
-    for key in given or {}:
-        if key not in GIVEN:
-            raise InputError(f"--given {key}: unknown{nearest(key, GIVEN)}")
     missing = [k for k in SAYS if k not in said]
     unit = str(said.get("unit", ""))
     word = re.sub(r"\s|√", lambda m: "sqrt" if m.group() == "√" else "", unit).lower()
