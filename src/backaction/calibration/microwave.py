@@ -110,9 +110,8 @@ class CoolingSweep(Method, Scatter):
     """Coupling per root power, intrinsic width, gain and cavity noise from linewidth and area against a red tone's power.
 
     G = G_1 sqrt(P). The linewidth is the exact one (`red_tone_linewidth`). With G_opt = gamma_eff - gamma the area above
-    the floor is
-    K (kappa_o/kappa) G_opt [n_m - (2 n_c - n_o)], n_m = (gamma n_T + G_opt n_c)/(gamma + G_opt), n_c = `n_c` per unit
-    power (internal port).
+    the floor is K (kappa_o/kappa) G_opt [n_m - (2 n_c - n_o)], n_m = (gamma n_T + G_opt n_c)/(gamma + G_opt), with n_c in
+    proportion to the power (internal port).
     """
 
     kind: ClassVar[str] = "cooling_sweep"
