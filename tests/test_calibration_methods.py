@@ -137,7 +137,13 @@ def _oscillator(rng):
     f = np.arange(55e3, 70e3, 50.0)
     S = 2e-10 + thermal_density(f, 61.9e3, 1e3, 3e-4)
     t = table(
-        f, S * rng.gamma(40, 1 / 40, f.size), unit="V^2/Hz", sided="two", averages=40, window="hann", reference="V"
+        f,
+        S * rng.gamma(40, 1 / 40, f.size),
+        unit="V^2/Hz",
+        sided="two",
+        averages=40,
+        window="rectangular",
+        reference="V",
     )
     found = make("thermal_oscillator", mass_kg=1e-18, temperature_k=293.0, axis_unit="Hz").run([t])
     scale = np.sqrt(1.380649e-23 * 293 / 1e-18 / 3e-4) / (TWO_PI * 61.9e3)
@@ -177,9 +183,9 @@ def test_coverage(case):
         mean, spread = np.mean(p), np.sqrt(np.mean(np.square(p)))
         if COUNT >= 100:
             inside = [np.mean(np.abs(p) < k) for k in (1, 2)]
-            assert abs(mean) < 0.3, (name, mean)
-            assert 0.85 < spread < 1.15, (name, spread)
-            assert 0.60 < inside[0] < 0.77, (name, inside)
+            assert abs(mean) < 0.25, (name, mean)
+            assert 0.88 < spread < 1.12, (name, spread)
+            assert 0.60 < inside[0] < 0.76, (name, inside)
             assert inside[1] > 0.9, (name, inside)
         else:
             assert abs(mean) < 4 / np.sqrt(COUNT), (name, p)
