@@ -184,6 +184,7 @@ class Fit:
         return at, slopes @ self.covariance @ slopes.T
 
 
+@np.errstate(all="ignore")  # a step may leave what an element can be; what comes out is looked at
 def fit(
     model: Model,
     observed: Sequence[Observed],

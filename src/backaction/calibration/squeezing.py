@@ -42,7 +42,7 @@ class Squeezing(Method):
     cavity_linewidth_sd_hz: Any = quantity("Hz", 0.0, minimum=0.0)
     overcoupling: Any = quantity("1", above=0.0, maximum=1.0, doc="share of kappa of the port where the light leaves")
     overcoupling_sd: Any = quantity("1", 0.0, minimum=0.0)
-    mechanical_q: Any = quantity("1", above=0.0, doc="quality factor")
+    mechanical_q: Any = quantity("1", minimum=10.0, doc="quality factor")
     geometry: str = choice("transmission", "transmission", "reflection")
     detector_angle_deg: Any = quantity("deg", 0.0, doc="from the amplitude quadrature")
     electronic_noise_sn: Any = quantity(
