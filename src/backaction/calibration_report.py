@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -16,9 +15,8 @@ from backaction._version import __version__
 from backaction.calibration.collection import SCHEMA, Calibrated
 from backaction.calibration.method import Result
 from backaction.calibration_figures import figure
-from backaction.errors import InputError
 from backaction.files import to_json
-from backaction.report import STYLE, escaped
+from backaction.report import STYLE, escaped, writable
 
 
 def write(found: Calibrated, folder: str | Path) -> Path:
@@ -31,13 +29,7 @@ def write(found: Calibrated, folder: str | Path) -> Path:
     InputError
         If the folder cannot be made or written.
     """
-    target = Path(folder)
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        raise InputError(f"{target}: cannot make this folder") from None
-    if not os.access(target, os.W_OK):
-        raise InputError(f"{target}: this folder cannot be written")
+    target = writable(folder)
     work = Path(tempfile.mkdtemp(prefix=".calibration.", dir=target))
     try:
         images = {}

@@ -139,10 +139,9 @@ class Experiment:
                 raise InputError(f"{where}: [analysis] band_hz = [{low:g}, {high:g}]: needs 0 <= lowest < highest")
             band = (low, high)
         name, held = str(table.get("name", Path(where).stem)), str(table.get("stabilised", ""))
-        try:
-            bare = cls(elements, tuple(modes), connections, {}, band, name, stabilised=held)
-        except InputError as error:
-            raise type(error)(f"{where}: {error}") from None
+        if held not in ("", "externally"):
+            raise InputError(f"{where}: stabilised = {held!r}: must be 'externally', or left out")
+        bare = cls(elements, tuple(modes), connections, {}, band, name, stabilised=held)
         priors = {
             path: read_prior(bare, path, item, where) for path, item in _section(table, "prior", None, where).items()
         }
@@ -321,26 +320,15 @@ class Experiment:
             harmonics[k] = full
         return PeriodicSystem(whole, own.frequency_hz, harmonics)
 
+    spectra_only = property(lambda self: bool(self.stabilised) or any(e.spectral for e in self.elements))
+    """Whether there is a `Response` alone: stabilised externally, or structural damping."""
+
     @functools.cached_property
     def system(self) -> LinearSystem:
-        """The built system (computed once).
-
-        Raises
-        ------
-        ModelError
-            For an experiment that is known by its spectra only (`spectra_only`).
-        """
+        """The built system (computed once); raises ModelError for an experiment that is stabilised externally."""
         if self.stabilised:
-            raise ModelError(
-                f"{self.name}: stabilised externally: spectra only; its states and tracks depend on a servo that is "
-                f"not in the model"
-            )
+            raise ModelError(f"{self.name}: stabilised externally: spectra only; the servo is not in the model")
         return self.build()
-
-    @property
-    def spectra_only(self) -> bool:
-        """Whether there is a `Response` alone: stabilised externally, or structural damping."""
-        return bool(self.stabilised) or any(e.spectral for e in self.elements)
 
     def reported_modes(self) -> tuple[str, ...]:
         """`modes`, or all oscillators in path order; checked against the system."""

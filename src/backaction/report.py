@@ -44,13 +44,7 @@ def write(analysis: Analysis, folder: str | Path, progress: Callable[[str], None
     InputError
         If the folder cannot be made or is a file.
     """
-    target = Path(folder)
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        raise InputError(f"{target}: cannot make this folder") from None
-    if not os.access(target, os.W_OK):
-        raise InputError(f"{target}: this folder cannot be written")
+    target = writable(folder)
     say = progress or (lambda text: None)
     work = Path(tempfile.mkdtemp(prefix=".report.", dir=target))
     try:
@@ -75,6 +69,18 @@ def write(analysis: Analysis, folder: str | Path, progress: Callable[[str], None
             item.replace(target / item.name)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+    return target
+
+
+def writable(folder: str | Path) -> Path:
+    """The folder of a report, made if needed; raises InputError if it cannot be made or written."""
+    target = Path(folder)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        raise InputError(f"{target}: cannot make this folder") from None
+    if not os.access(target, os.W_OK):
+        raise InputError(f"{target}: this folder cannot be written")
     return target
 
 

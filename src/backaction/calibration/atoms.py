@@ -44,8 +44,8 @@ def atom(name: str) -> Alkali:
 def breit_rabi(kind: Alkali, F: float, field_t: float) -> Array:
     """Energies/h (Hz) of m = -F..F in a field (T), relative to the centre of gravity.
 
-    E_m = -f_hfs/(2(2I+1)) + g_I mu_B m B +- (f_hfs/2) sqrt(1 + 4 m x/(2I+1) + x^2), x = (g_J - g_I) mu_B B/f_hfs, + for
-    F = I + 1/2.
+    E_m = -f_hfs/(2(2I+1)) + g_I mu_B m B +- (f_hfs/2) sqrt(1 + 4 m x/(2I+1) + x^2), x = (g_J - g_I) mu_B B/f_hfs, +
+    for F = I + 1/2.
     """
     upper = abs(F - kind.nuclear_spin - 0.5) < 1e-9
     if not upper and abs(F - kind.nuclear_spin + 0.5) > 1e-9:

@@ -20,8 +20,8 @@ from backaction.matrices import Array
 def beat(W: Any, kappa: Any, delta: Any, index: float = 0.0) -> Array:
     """Amplitude at the modulation frequency behind a cavity, for phase modulation of small `index` (0: per index), complex.
 
-    sum_n J_n J_{n+1} T_{n+1} T_n^*, T_n = (kappa/2)/(kappa/2 - i(Delta + n W)); for a small index
-    T_0^* T_+ - T_0 T_-^*, whose modulus is proportional to W |Delta|/|kappa^2/4 + Delta^2 - W^2 - i kappa W|.
+    sum_n J_n J_{n+1} T_{n+1} T_n^*, T_n = (kappa/2)/(kappa/2 - i(Delta + n W)); for a small index T_0^* T_+ - T_0
+    T_-^*, whose modulus is proportional to W |Delta|/|kappa^2/4 + Delta^2 - W^2 - i kappa W|.
     """
     W, kappa, delta = (np.asarray(x, dtype=float) for x in (W, kappa, delta))
 
@@ -43,9 +43,9 @@ def beat(W: Any, kappa: Any, delta: Any, index: float = 0.0) -> Array:
 class SidebandBeat(Method, Scatter):
     """Kappa and |Delta| from the beat of phase-modulation sidebands behind the cavity, against their frequency.
 
-    |B| = A W/|w_0^2 - W^2 - i kappa W|, w_0^2 = kappa^2/4 + Delta^2. The peak lies at w_0, its full width (of |B|^2) is
-    kappa. Delta^2 = w_0^2 - kappa^2/4; the sign of Delta comes from elsewhere
-    (`sign`). Known distortions are modelled: `modulation_index` above 0.1 and the detector's pole `detector_pole_hz`.
+    |B| = A W/|w_0^2 - W^2 - i kappa W|, w_0^2 = kappa^2/4 + Delta^2. The peak lies at w_0, its full width (of |B|^2)
+    is kappa. Delta^2 = w_0^2 - kappa^2/4; the sign of Delta comes from elsewhere (`sign`). Known distortions are
+    modelled: `modulation_index` above 0.1 and the detector's pole `detector_pole_hz`.
     """
 
     kind: ClassVar[str] = "sideband_beat"
@@ -138,8 +138,8 @@ def swept_amplitude(t: Array, kappa: float, rate: float, t0: float) -> Array:
 class SweptRingdown(Method, Scatter):
     """Kappa in absolute time units from the transmitted power while the laser sweeps faster than the cavity empties.
 
-    A (kappa/2)^2 |a(t)|^2 + offset with `swept_amplitude`; the sweep rate v is fitted, so that no frequency axis is needed.
-    Refused where v < 0.05 kappa^2: the trace is then a Lorentzian in frequency and says nothing about time.
+    A (kappa/2)^2 |a(t)|^2 + offset with `swept_amplitude`; the sweep rate v is fitted, so that no frequency axis is
+    needed. Refused where v < 0.05 kappa^2: the trace is then a Lorentzian in frequency and says nothing about time.
     """
 
     kind: ClassVar[str] = "swept_ringdown"
@@ -271,8 +271,8 @@ def lock_detuning(ratio: float, dither: float = 0.0, depth: float = 0.0) -> floa
 class DitherLock(Method, Scatter):
     """Kappa, and the detuning of the lock point, from the error signal of a dither lock.
 
-    Slow and shallow: e = -8 (Delta/kappa)/(1 + (2 Delta/kappa)^2)^2 with the turning point at kappa/(2 sqrt 3). A dither
-    that is not slow (`dither_hz`) or not shallow (`depth_hz`) moves the turning point; both are modelled.
+    Slow and shallow: e = -8 (Delta/kappa)/(1 + (2 Delta/kappa)^2)^2 with the turning point at kappa/(2 sqrt 3). A
+    dither that is not slow (`dither_hz`) or not shallow (`depth_hz`) moves the turning point; both are modelled.
     """
 
     kind: ClassVar[str] = "dither"

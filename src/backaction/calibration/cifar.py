@@ -22,11 +22,11 @@ from backaction.response import transfer
 class Cifar(Method):
     """Spin readout, widths and tensor ratio from the complex response to a modulated input angle.
 
-    C(f) = A e^{i phi_0 + 2 pi i tau (f - |f_S|)} [M_PX cos th + M_PP sin th] for several input angles th. M is the P row
-    of the `spin_oscillator` with its broadband mode (`broadband_coupling` as in the element; "none" is Thomas
-    2021, B17). All angles are fitted together; A multiplies everything, so that the readout rate does not depend on the
-    detection efficiency. (f_S, Gamma, zeta, Gamma_bb) -> minus these gives identical data: only sgn(f_S) sgn(th) is
-    measured; Gamma > 0 and the stated signs of `angles_deg` resolve it. Thomas 2021, (B10)-(B19), Fig. 5a, b.
+    C(f) = A e^{i phi_0 + 2 pi i tau (f - |f_S|)} [M_PX cos th + M_PP sin th] for several input angles th. M is the P
+    row of the `spin_oscillator` with its broadband mode (`broadband_coupling` as in the element; "none" is Thomas
+    2021, B17). All angles are fitted together; A multiplies everything, so that the readout rate does not depend on
+    the detection efficiency. (f_S, Gamma, zeta, Gamma_bb) -> minus these gives identical data: only sgn(f_S) sgn(th)
+    is measured; Gamma > 0 and the stated signs of `angles_deg` resolve it. Thomas 2021, (B10)-(B19), Fig. 5a, b.
     """
 
     kind: ClassVar[str] = "cifar"

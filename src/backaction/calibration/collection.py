@@ -121,8 +121,8 @@ def run_one(method: Method, files: Sequence[str | Path], given: Mapping[str, Any
 def combine(name: str, results: Sequence[Result], experiment: Experiment | None = None) -> Calibrated:
     """Priors of all results together; a field that two of them know is the weighted mean where they agree.
 
-    Fields that the experiment does not have, or does not set, are left out with a note. Results are independent of one
-    another.
+    Fields that the experiment does not have, or does not set, are left out with a note. Results are independent of
+    one another.
     """
     warnings: list[str] = []
     blocks: list[tuple[list[str], Array, Array]] = []

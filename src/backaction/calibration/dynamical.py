@@ -21,8 +21,8 @@ from backaction.response import transfer
 def weak_spring(g2: Any, kappa: Any, delta: Any, f: Any) -> tuple[Array, Array]:
     """(damping, shift) for weak coupling, all cyclic, textbook g.
 
-    g^2 kappa [1/(k2 + (D+f)^2) - 1/(k2 + (D-f)^2)] and g^2 [(D+f)/(k2 + (D+f)^2) + (D-f)/(k2 + (D-f)^2)], k2 = kappa^2/4.
-    The spring changes its sign at |D| = sqrt(f^2 - kappa^2/4) where f > kappa/2.
+    g^2 kappa [1/(k2 + (D+f)^2) - 1/(k2 + (D-f)^2)] and g^2 [(D+f)/(k2 + (D+f)^2) + (D-f)/(k2 + (D-f)^2)], k2 =
+    kappa^2/4. The spring changes its sign at |D| = sqrt(f^2 - kappa^2/4) where f > kappa/2.
     """
     k2 = kappa**2 / 4
     up, down = delta + f, delta - f
@@ -34,10 +34,9 @@ def weak_spring(g2: Any, kappa: Any, delta: Any, f: Any) -> tuple[Array, Array]:
 class OpticalSpring(Method):
     """Coupling and kappa from optical damping and spring, against detuning (fixed input power) or against power.
 
-    From the poles of the `optomechanical_cavity`, exact also for strong coupling (`weak_coupling`: the usual formulas).
-    At fixed
-    input power the coupling follows the intracavity field: g^2 = g_0^2/(1 + (2 Delta/kappa)^2); held constant it is
-    wrong by tens of per cent. g is the textbook coupling, sqrt 2 times that of Thomas 2021.
+    From the poles of the `optomechanical_cavity`, exact also for strong coupling (`weak_coupling`: the usual
+    formulas). At fixed input power the coupling follows the intracavity field: g^2 = g_0^2/(1 + (2 Delta/kappa)^2);
+    held constant it is wrong by tens of per cent. g is the textbook coupling, sqrt 2 times that of Thomas 2021.
     """
 
     kind: ClassVar[str] = "optical_spring"
@@ -155,7 +154,8 @@ class Transparency(Method):
     """Coupling, widths and cooperativity from OMIT or OMIA: the complex reflection of a weak probe near a sideband.
 
     r(f) = 1 - kappa_ex (c_- - S)/((c_+ + S)(c_- - S) + S^2), c_+- = kappa/2 -+ i(Delta +- f), here computed from the
-    `optomechanical_cavity` with both sidebands. |r|^2 cannot tell kappa_ex from kappa - kappa_ex: the complex r is fitted.
+    `optomechanical_cavity` with both sidebands. |r|^2 cannot tell kappa_ex from kappa - kappa_ex: the complex r is
+    fitted.
     """
 
     kind: ClassVar[str] = "transparency"

@@ -23,10 +23,10 @@ KINDS = ("power", "amplitude")
 class Efficiency(Method):
     """Detection efficiency from factors that each say whether they are powers or amplitudes.
 
-    eta = product of power factors x product of amplitude factors squared. Each factor is "name = value : sd : kind". A
-    visibility or a mode overlap of amplitudes enters squared; a quantum efficiency
-    or a transmission of power does not: a factor that does not say its kind is refused. A number that was fitted with the
-    product in it (a posterior) must not be multiplied again.
+    eta = product of power factors x product of amplitude factors squared. Each factor is "name = value : sd : kind".
+    A visibility or a mode overlap of amplitudes enters squared; a quantum efficiency or a transmission of power does
+    not: a factor that does not say its kind is refused. A number that was fitted with the product in it (a posterior)
+    must not be multiplied again.
     """
 
     kind: ClassVar[str] = "efficiency"
@@ -141,9 +141,9 @@ class Visibility(Method):
 class PowerBudget(Method):
     """Intracavity photons from power, g_0 from mass and geometry, g = g_0 sqrt N (textbook).
 
-    N = kappa_in P/(hbar omega_L)/(kappa^2/4 + Delta^2), x_zpf = sqrt(hbar/(2 m omega_m)). `end_mirror`: g_0 = omega_c/L
-    x_zpf. `membrane`: 2 r omega_c/L x_zpf overlap at the
-    best position, with amplitude reflectivity r: the largest possible.
+    N = kappa_in P/(hbar omega_L)/(kappa^2/4 + Delta^2), x_zpf = sqrt(hbar/(2 m omega_m)). `end_mirror`: g_0 =
+    omega_c/L x_zpf. `membrane`: 2 r omega_c/L x_zpf overlap at the best position, with amplitude reflectivity r: the
+    largest possible.
     """
 
     kind: ClassVar[str] = "power_budget"

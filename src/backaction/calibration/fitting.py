@@ -1,13 +1,11 @@
 """Least squares as every calibration uses it: maximum likelihood, Fisher errors, and what the data cannot tell.
 
 Data blocks: `Gaussian` (values with standard deviations, real or complex), `Relative` (a scatter in proportion to the
-model) and `Averaged` (periodograms averaged N times, which are
-Gamma distributed): its deviance 2 N (r - 1 - ln r), r = y/mu, is minimised through the residual sign(r - 1) sqrt(...),
-so that
-Gauss-Newton gives the maximum of the likelihood; weights taken from the data themselves would bias every level by -2/N.
-Priors are
-appended residuals (theta - mean)/sd. The covariance is the inverse Fisher information at the maximum, never rescaled by
-chi2. The search is `scipy.optimize.least_squares` (trust region reflective, bounds), from every start that is given.
+model) and `Averaged` (periodograms averaged N times, which are Gamma distributed): its deviance 2 N (r - 1 - ln r), r
+= y/mu, is minimised through the residual sign(r - 1) sqrt(...), so that Gauss-Newton gives the maximum of the
+likelihood; weights taken from the data themselves would bias every level by -2/N. Priors are appended residuals
+(theta - mean)/sd. The covariance is the inverse Fisher information at the maximum, never rescaled by chi2. The search
+is `scipy.optimize.least_squares` (trust region reflective, bounds), from every start that is given.
 """
 
 from __future__ import annotations
@@ -128,9 +126,9 @@ class Unknown:
 class Fit:
     """The maximum with its Fisher covariance; see the module's text.
 
-    `condition` is that of the Jacobian with normalised columns (without unknowns at a bound, whose errors are zero: all
-    others are conditional on them). `residuals` are those of each block; `tested` is
-    False where the scatter was taken from them, so that the deviance tests nothing.
+    `condition` is that of the Jacobian with normalised columns (without unknowns at a bound, whose errors are zero:
+    all others are conditional on them). `residuals` are those of each block; `tested` is False where the scatter was
+    taken from them, so that the deviance tests nothing.
     """
 
     unknowns: tuple[Unknown, ...]

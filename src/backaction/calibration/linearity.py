@@ -21,12 +21,11 @@ from backaction.matrices import Array
 class Linearity(Method):
     """Electronic noise, shot noise per power and a bound on classical noise from levels against power.
 
-    S = e + s P + c P^2, with the straight line beside it. Data: a table (power, level), or one spectrum file per power
-    (levels over `band_hz` without `mask_hz`; single bins that stand
-    out, spectral lines, are left out; the window's noise bandwidth is divided out). A dark level counts as a point at P
-    = 0 only
-    when it was taken with the same gain, range, window and channel: with files this is checked, and otherwise e is free. The
-    level's scatter follows the model; errors of the powers enter through the slope.
+    S = e + s P + c P^2, with the straight line beside it. Data: a table (power, level), or one spectrum file per
+    power (levels over `band_hz` without `mask_hz`; single bins that stand out, spectral lines, are left out; the
+    window's noise bandwidth is divided out). A dark level counts as a point at P = 0 only when it was taken with the
+    same gain, range, window and channel: with files this is checked, and otherwise e is free. The level's scatter
+    follows the model; errors of the powers enter through the slope.
     """
 
     kind: ClassVar[str] = "linearity"

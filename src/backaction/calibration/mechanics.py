@@ -23,8 +23,8 @@ from backaction.matrices import Array
 class Ringdown(Method, Scatter):
     """Intrinsic mechanical linewidth (full, of energy) from a ring-down.
 
-    Energy ~ exp(-2 pi gamma t). `power`: A exp(-2 pi gamma t) + floor; `amplitude`: sqrt of that; `quadratures`: Re and
-    Im of a demodulated ring-down, A exp(-pi gamma t + i(2 pi df t + phi)), with its frequency from the reference.
+    Energy ~ exp(-2 pi gamma t). `power`: A exp(-2 pi gamma t) + floor; `amplitude`: sqrt of that; `quadratures`: Re
+    and Im of a demodulated ring-down, A exp(-pi gamma t + i(2 pi df t + phi)), with its frequency from the reference.
     """
 
     kind: ClassVar[str] = "ringdown"
@@ -108,8 +108,8 @@ class PhaseTone(Method):
     """g_0 from a spectrum that holds the thermal line and a phase-modulation tone of known depth close to it.
 
     The tone is a frequency deviation of variance (beta f_mod)^2/2, the thermal motion one of g_0^2 (2 n + 1); one
-    transduction for both: g_0 = beta f_mod sqrt(A_mech/A_tone/(2 (2 n + 1))). Gorodetsky et al., Opt. Express 18, 23236
-    (2010).
+    transduction for both: g_0 = beta f_mod sqrt(A_mech/A_tone/(2 (2 n + 1))). Gorodetsky et al., Opt. Express 18,
+    23236 (2010).
     """
 
     kind: ClassVar[str] = "phase_tone"
@@ -162,7 +162,8 @@ class DrivenForce(Method):
     """Displacement calibration by a known sinusoidal force on a known mass.
 
     x_rms = F/sqrt 2 |chi(f)|, chi = 1/(m [omega^2 - W^2 - i W gamma]). The spectrum holds the driven line and the
-    thermal one; with the mass the driven line gives metres per unit, and the thermal variance then the mode's temperature.
+    thermal one; with the mass the driven line gives metres per unit, and the thermal variance then the mode's
+    temperature.
     """
 
     kind: ClassVar[str] = "driven_force"

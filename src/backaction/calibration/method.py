@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
@@ -45,8 +46,8 @@ class Panel:
 class Result:
     """What a calibration says: quantities with their covariance, the fit's statistics, priors by field, warnings.
 
-    `priors` maps fields of an experiment (`element.field`) to names of quantities. `covariance` is that of all `quantities`
-    in order. `deviance` is not rescaled into the errors; `p` says whether the model describes the data.
+    `priors` maps fields of an experiment (`element.field`) to names of quantities. `covariance` is that of all
+    `quantities` in order. `deviance` is not rescaled into the errors; `p` says whether the model describes the data.
     """
 
     method: str
@@ -145,7 +146,7 @@ class Result:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Method(Part):
+class Method(Part, ABC):
     """A calibration: settings as fields (units allowed, as in experiments), data from tables, a `Result`."""
 
     kind: ClassVar[str] = ""
@@ -155,9 +156,9 @@ class Method(Part):
     files: ClassVar[tuple[int, int]] = (1, 1)
     """Fewest and most data files."""
 
+    @abstractmethod
     def run(self, tables: Sequence[Table], given: Mapping[str, Any] | None = None) -> Result:
-        """Fit the data and say what they determine."""
-        raise NotImplementedError
+        """Fit the data and say what they determine; raises InputError for bad data, ModelError where there is no answer."""
 
     def report(
         self,

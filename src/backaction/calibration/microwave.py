@@ -22,9 +22,9 @@ from backaction.matrices import Array
 class ThermalSweep(Method, Scatter):
     """Gain, and the occupation of the cold mode, from sideband areas against the plate's temperature.
 
-    Area = K n(T) + B, n(T) = 1/(exp(hf/kT) - 1), above the saturation only. Where the mode does not follow the plate its
-    occupation comes out of the fit: n_base = (area - B)/K at the coldest point.
-    Ockeloen-Korppi 2018, Methods (there the modes sit at 41 and 30 quanta, not the 28.7 and 25.3 of the plate).
+    Area = K n(T) + B, n(T) = 1/(exp(hf/kT) - 1), above the saturation only. Where the mode does not follow the plate
+    its occupation comes out of the fit: n_base = (area - B)/K at the coldest point. Ockeloen-Korppi 2018, Methods
+    (there the modes sit at 41 and 30 quanta, not the 28.7 and 25.3 of the plate).
     """
 
     kind: ClassVar[str] = "thermal_sweep"
@@ -98,8 +98,8 @@ class ThermalSweep(Method, Scatter):
 def red_tone_linewidth(coupling: Any, kappa: Any, gamma: Any) -> Any:
     """Mechanical linewidth under a red tone on the sideband, exact in the rotating wave.
 
-    (kappa + gamma)/2 - Re sqrt(((kappa - gamma)/2)^2 - 4 G^2); 4 G^2/kappa for weak coupling; 1.6 times that at G = 0.24
-    kappa, and (kappa + gamma)/2 beyond kappa/4, where the modes split.
+    (kappa + gamma)/2 - Re sqrt(((kappa - gamma)/2)^2 - 4 G^2); 4 G^2/kappa for weak coupling; 1.6 times that at G =
+    0.24 kappa, and (kappa + gamma)/2 beyond kappa/4, where the modes split.
     """
     inner = ((kappa - gamma) / 2) ** 2 - 4 * np.asarray(coupling) ** 2 + 0j
     return np.real((kappa + gamma) / 2 - np.sqrt(inner))
@@ -109,9 +109,9 @@ def red_tone_linewidth(coupling: Any, kappa: Any, gamma: Any) -> Any:
 class CoolingSweep(Method, Scatter):
     """Coupling per root power, intrinsic width, gain and cavity noise from linewidth and area against a red tone's power.
 
-    G = G_1 sqrt(P). The linewidth is the exact one (`red_tone_linewidth`). With G_opt = gamma_eff - gamma the area above
-    the floor is K (kappa_o/kappa) G_opt [n_m - (2 n_c - n_o)], n_m = (gamma n_T + G_opt n_c)/(gamma + G_opt), with n_c in
-    proportion to the power (internal port).
+    G = G_1 sqrt(P). The linewidth is the exact one (`red_tone_linewidth`). With G_opt = gamma_eff - gamma the area
+    above the floor is K (kappa_o/kappa) G_opt [n_m - (2 n_c - n_o)], n_m = (gamma n_T + G_opt n_c)/(gamma + G_opt),
+    with n_c in proportion to the power (internal port).
     """
 
     kind: ClassVar[str] = "cooling_sweep"

@@ -28,12 +28,12 @@ from backaction.matrices import Array
 class Mors(Method):
     """Zeeman populations, polarisation and n_S from the magneto-optical resonance of the 2F lines m <-> m+1.
 
-    s(f) = A e^{i phi} sum_m c_m (p_{m+1} - p_m)/(w_m/2 - i(f - f_m)), a coherent sum. c_m = F(F+1) - m(m+1), f_m = f_0 -
-    (m + 1/2) f_qz; `larmor_hz` gives f_qz by Breit-Rabi. A weak short pulse and a
-    weak probe (tip below about 5 degrees). With p_{-F} = 0 (adding one constant to all populations changes nothing) the
-    populations, the polarisation <m>/F and n_S = (F(F+1) - <m^2>)/(2<m>) - 1/2 follow. Widths: common, or with the pump on
-    w + w_pump (c_m + c_{m+1})/(2 max c). Julsgaard 2004; derived in docs/derivations. Populations are not forced to be
-    >= 0 unless `nonnegative`: that would bias p by a sigma and shrink its error.
+    s(f) = A e^{i phi} sum_m c_m (p_{m+1} - p_m)/(w_m/2 - i(f - f_m)), a coherent sum. c_m = F(F+1) - m(m+1), f_m =
+    f_0 - (m + 1/2) f_qz; `larmor_hz` gives f_qz by Breit-Rabi. A weak short pulse and a weak probe (tip below about 5
+    degrees). With p_{-F} = 0 (adding one constant to all populations changes nothing) the populations, the
+    polarisation <m>/F and n_S = (F(F+1) - <m^2>)/(2<m>) - 1/2 follow. Widths: common, or with the pump on w + w_pump
+    (c_m + c_{m+1})/(2 max c). Julsgaard 2004; derived in docs/derivations. Populations are not forced to be >= 0
+    unless `nonnegative`: that would bias p by a sigma and shrink its error.
     """
 
     kind: ClassVar[str] = "mors"

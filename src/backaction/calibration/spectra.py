@@ -30,11 +30,11 @@ MEANING = {
 class Spectra(Method):
     """Any fields of an experiment from spectra at several values of one of them, such as the homodyne angle.
 
-    Experiments that are known by their spectra only are accepted. The fields with a prior in the experiment are fitted,
-    in coordinates in which their priors are standard normal; the posterior
-    is drawn by Student-t importance sampling about the maximum (Pareto k is reported). `along` is the field that differs
-    from column to column; its values stand in the header. Points scatter by `noise_db`, which stands for statistics and for
-    what the model leaves out; without it, by the averages that the file says.
+    Experiments that are known by their spectra only are accepted. The fields with a prior in the experiment are
+    fitted, in coordinates in which their priors are standard normal; the posterior is drawn by Student-t importance
+    sampling about the maximum (Pareto k is reported). `along` is the field that differs from column to column; its
+    values stand in the header. Points scatter by `noise_db`, which stands for statistics and for what the model
+    leaves out; without it, by the averages that the file says.
     """
 
     kind: ClassVar[str] = "spectra"

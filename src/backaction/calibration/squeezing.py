@@ -24,12 +24,10 @@ from backaction.response import cross_spectrum
 class Squeezing(Method):
     """Coupling, bath temperature and efficiency from ponderomotive squeezing, several detunings together.
 
-    `transmission`: the carrier enters by the back mirror and both light and carrier leave by the output coupler, whose
-    share of
-    kappa is `overcoupling`; S - 1 is then proportional to efficiency x overcoupling, and only this product is found.
-    `reflection`: everything by the input coupler. g is the textbook coupling, sqrt 2 times that of Thomas 2021. The
-    model is the
-    `optomechanical_cavity`. Thomas 2021, Fig. 6; Moller 2017, Fig. 2b.
+    `transmission`: the carrier enters by the back mirror and both light and carrier leave by the output coupler,
+    whose share of kappa is `overcoupling`; S - 1 is then proportional to efficiency x overcoupling, and only this
+    product is found. `reflection`: everything by the input coupler. g is the textbook coupling, sqrt 2 times that of
+    Thomas 2021. The model is the `optomechanical_cavity`. Thomas 2021, Fig. 6; Moller 2017, Fig. 2b.
     """
 
     kind: ClassVar[str] = "squeezing"

@@ -25,8 +25,8 @@ from backaction.response import frequency_response
 def thermal_shape(f: Array, frequency: float, linewidth: float, damping: str = "velocity") -> Array:
     """Two-sided density (1/Hz) of a thermal oscillator's displacement of unit variance, from the element `oscillator`.
 
-    `velocity`: any ratio of linewidth to frequency, overdamped too. `structural`: a constant loss angle (its variance is
-    unity near resonance; the 1/f tail below it is not counted).
+    `velocity`: any ratio of linewidth to frequency, overdamped too. `structural`: a constant loss angle (its variance
+    is unity near resonance; the 1/f tail below it is not counted).
     """
     x = Oscillator(
         name="x", frequency_hz=frequency, intrinsic_linewidth_hz=linewidth, occupation=0.0, gain=1.0, damping=damping
@@ -40,11 +40,9 @@ class ThermalOscillator(Method):
     """Spring constant, temperature or displacement scale of a resonator or trapped particle from its spectrum.
 
     S(f) = floor (f/f_1)^slope + thermal lines. Equipartition k <x^2> = k_B T, k = m omega^2: of temperature,
-    displacement per unit of the signal, and mass (or spring constant),
-    two known give the third. `overdamped`: a Lorentzian at zero frequency with corner f_c = k/(2 pi drag). The model is
-    averaged over
-    the bins where they are not narrow against the line. A line that is not one oscillator's (drift, anharmonicity) shows
-    as p.
+    displacement per unit of the signal, and mass (or spring constant), two known give the third. `overdamped`: a
+    Lorentzian at zero frequency with corner f_c = k/(2 pi drag). The model is averaged over the bins where they are
+    not narrow against the line. A line that is not one oscillator's (drift, anharmonicity) shows as p.
     """
 
     kind: ClassVar[str] = "thermal_oscillator"

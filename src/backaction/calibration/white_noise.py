@@ -23,9 +23,9 @@ from backaction.response import budget
 class WhiteNoise(Method):
     """Quantum cooperativity of a spin from spectra without and with known noise on its input light.
 
-    S(n) = 1 + fl + eta {|R|^2 (1 + 1/C) + n |cos th R + sin th|^2} for n = 0 and n = `excess_sn`. R is the response of
-    the `spin_oscillator` (P_out to X_in), C = Gamma/[gamma(2 n_S + 1)]. `excess_sn` is the added noise in
-    units of vacuum *at the spin*, before any loss: quoted after it (eta n) gives a wrong C. Both spectra with their shot
+    S(n) = 1 + fl + eta {|R|^2 (1 + 1/C) + n |cos th R + sin th|^2} for n = 0 and n = `excess_sn`. R is the response
+    of the `spin_oscillator` (P_out to X_in), C = Gamma/[gamma(2 n_S + 1)]. `excess_sn` is the added noise in units of
+    vacuum *at the spin*, before any loss: quoted after it (eta n) gives a wrong C. Both spectra with their shot
     noise, broadband noise as a fitted floor. Moller 2017, (S35)-(S40).
     """
 
