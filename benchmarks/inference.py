@@ -17,16 +17,19 @@ os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_
 
 import numpy as np
 
-from backaction import Experiment, entanglement, steady
-from backaction.campaign import Campaign
-from backaction.checks import summarised
-from backaction.derivatives import STEP, stepped
-from backaction.inference import prepare
-from backaction.kernels import library
-from backaction.measured import simulated
-from backaction.posterior import Target
-from backaction.response import resolvent_rows
-from backaction.samplers import ensemble, importance, sample
+from backaction import Experiment
+from backaction.experiment.derivatives import stepped
+from backaction.inference.campaign import Campaign
+from backaction.inference.data import simulated
+from backaction.inference.diagnostics import summarised
+from backaction.inference.fit import prepare
+from backaction.inference.samplers import ensemble, importance, sample
+from backaction.inference.target import Target
+from backaction.numerics.compile import library
+from backaction.numerics.complex_step import STEP
+from backaction.states import entanglement
+from backaction.systems import steady
+from backaction.systems.response import resolvent_rows
 
 
 def timed(call: Callable[[], object], least: float = 0.3) -> float:
@@ -55,7 +58,7 @@ def spectra() -> None:
     Q, N, R = system.noise()
     f = np.linspace(1.25e6, 1.49e6, 600)
     w = 2 * np.pi * f
-    loops, none = library("programs", "hessenberg", "doubling", "spectral_likelihood", n=6), np.empty(0)
+    loops, none = library("program", "spectrum", "riccati", "likelihood", n=6), np.empty(0)
     A, Qc, Nc, C, r = (np.ascontiguousarray(x) for x in (system.A, Q, N[:, 0], d.C[0], R[0]))
     S, empty = np.empty(600), np.empty((0, 0))
 
@@ -230,7 +233,7 @@ def states() -> None:
     V = np.empty((6, 6))
     args = [np.ascontiguousarray(x) for x in (s.A, Q, N[:, 0])]
     C = np.ascontiguousarray(d.C[0])
-    row("backaction, the solver alone", timed(lambda: library("doubling", n=6).riccati(*args, R[0, 0], C, V)), base)
+    row("backaction, the solver alone", timed(lambda: library("riccati", n=6).riccati(*args, R[0, 0], C, V)), base)
     row(
         "SciPy solve_continuous_are in a loop (matrices given)",
         timed(lambda: solve_continuous_are(s.A.T, d.C.T, Q, R, s=N)),
@@ -241,7 +244,7 @@ def states() -> None:
     row("python-control care in a loop", timed(lambda: control.care(s.A.T, d.C.T, Q, R, N, np.eye(6))), base)
     batch = e.with_values({"spin.occupation": np.linspace(0.5, 1.0, 1000)}).system
     row(
-        "NumPy, subspaces and Newton steps (backaction.steady)",
+        "NumPy, subspaces and Newton steps (backaction.systems.steady)",
         timed(lambda: steady.conditional(batch), 1.0) / 1000,
         base,
     )

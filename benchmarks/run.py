@@ -12,10 +12,11 @@ import scipy.optimize
 import scipy.signal
 
 import backaction as ba
-from backaction import steady
-from backaction.shot_noise import Calibration
-from backaction.simulation import VOLT_DENSITY
-from backaction.tracking import sampled_filter, track
+from backaction.records.shot_level import Calibration
+from backaction.records.simulation import VOLT_DENSITY
+from backaction.systems import steady
+from backaction.tracking.run import track
+from backaction.tracking.setups import sampled_filter
 
 RUNS = 7
 
@@ -62,7 +63,7 @@ def riccati_batch(experiment):
 
 def optimised_map(experiment):
     """900 optima over two angles: all at once with exact gradients against scipy's L-BFGS-B with differences, one start each."""
-    from backaction.sweeps import sweep
+    from backaction.design.sweeps import sweep
 
     e = ba.Experiment.load("huang2018")
     xi = "unconditional.epr_readout.variance"

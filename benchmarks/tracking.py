@@ -20,13 +20,15 @@ import scipy.signal
 
 import backaction as ba
 from backaction.elements import Line, TechnicalNoise
-from backaction.formats import read_record
-from backaction.kalman import Filter
-from backaction.sampling import steady_filter
-from backaction.shot_noise import Calibration
-from backaction.simulation import VOLT_DENSITY, Adc, simulate
-from backaction.steady import unconditional
-from backaction.tracking import currents, setup, track
+from backaction.records.formats import read_record
+from backaction.records.shot_level import Calibration
+from backaction.records.simulation import VOLT_DENSITY, Adc, simulate
+from backaction.systems.sampled import steady_filter
+from backaction.systems.steady import unconditional
+from backaction.tracking.inputs import currents
+from backaction.tracking.kalman import Filter
+from backaction.tracking.run import track
+from backaction.tracking.setups import setup
 
 RUNS = 7
 SIZE = 2_000_000
@@ -226,7 +228,7 @@ def first_use():
     """Seconds until the first track of a process is there, compiled code kept from before."""
     code = (
         "import numpy as np, backaction as ba, time\n"
-        "from backaction.shot_noise import Calibration\nfrom backaction.tracking import track\n"
+        "from backaction.records import Calibration\nfrom backaction.tracking import track\n"
         "track(ba.Experiment.load('thomas2021'), ba.Record(np.random.default_rng(0).standard_normal(100000), 1e7), "
         "Calibration(1e-7, 1e-3, 'V'))"
     )

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from backaction.calibration import METHODS
+from backaction.calibration.catalogue import METHODS
 from backaction.elements import ELEMENTS, Drive
 
 
@@ -61,7 +61,7 @@ def _commands():
         return done.stdout
 
     parts = ["# Command line", "", "Exit codes: 0 good; 2 bad input; 3 the model has no such answer; 4 computed, but checks of the",
-             "model against the data failed; 130 interrupted. JSON Schemas are shipped in `backaction/schemas/`.", ""]  # fmt: skip
+             "model against the data failed; 130 interrupted. JSON Schemas are shipped in `backaction/data/schemas/`.", ""]  # fmt: skip
     for name in (
         "list",
         "show",

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from backaction import Experiment, simulate
-from backaction.analysis import analyze
+from backaction.analysis.analysis import analyze
 from backaction.calibration.cavity import beat
-from backaction.calibration.collection import run_set
+from backaction.calibration.sets import run_set
 from backaction.files import to_json
-from backaction.simulation import reference
+from backaction.records.simulation import reference
 
 folder = Path(tempfile.mkdtemp())
 rng = np.random.default_rng(1)

@@ -6,8 +6,8 @@ Run it: `python examples/posterior_of_a_simulation.py`. It simulates both spectr
 from dataclasses import replace
 
 from backaction import Campaign, Experiment, infer
-from backaction.advice import next_measurements, worst_case
-from backaction.measured import simulated
+from backaction.inference.advice import next_measurements, worst_case
+from backaction.inference.data import simulated
 
 experiment = Experiment.load("thomas2021").with_values({"spin.larmor_offset_hz": 0.0})
 detuned = experiment.with_values({"spin.larmor_offset_hz": 10e3})

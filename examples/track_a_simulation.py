@@ -3,8 +3,8 @@
 import numpy as np
 
 import backaction as ba
-from backaction.shot_noise import calibrate
-from backaction.simulation import reference
+from backaction.records.shot_level import calibrate
+from backaction.records.simulation import reference
 
 experiment = ba.Experiment.load("thomas2021")
 made = ba.simulate(experiment, duration_s=0.05, sample_rate_hz=10e6, seed=7, paths=True)

@@ -18,17 +18,19 @@ from backaction import (
     TechnicalNoise,
     budget,
     connect,
-    entanglement,
-    steady,
     transfer,
-)  # fmt: skip
+)
 from backaction.elements import Light
 from backaction.errors import ConventionError, InputError
-from backaction.matrices import rotation_matrix, symplectic
-from backaction.records import Record
-from backaction.response import cross_spectrum, state_spectrum
-from backaction.shot_noise import calibrate
-from backaction.system import LinearSystem, Mode, Port, sidebands
+from backaction.numerics.matrices import rotation_matrix, symplectic
+from backaction.records.record import Record
+from backaction.records.shot_level import calibrate
+from backaction.states import entanglement
+from backaction.systems import steady
+from backaction.systems.labels import Mode, Port, sidebands
+from backaction.systems.linear import LinearSystem
+from backaction.systems.response import cross_spectrum, state_spectrum
+from support.networks import all_ports_detected
 
 SPIN = dict(intrinsic_linewidth_hz=1700.0, readout_rate_hz=20e3, tensor_ratio=0.028, occupation=0.8)
 CAVITY = dict(
@@ -168,7 +170,7 @@ def test_electronic_noise_is_a_term_after_the_efficiency():
 
 
 def test_electronic_noise_comes_from_the_experiment_and_a_conflicting_dark_warns():
-    from backaction.analysis import _dark_conflict
+    from backaction.analysis.verdict import _dark_conflict
 
     experiment = Experiment([Loss(name="l", transmission=1.0), Homodyne(name="d")])
     c = calibrate(_white(2.5, 1), _white(2.5, 2), _white(0.5, 3), 0.0, (1e5, 4e5))
@@ -233,7 +235,8 @@ def test_negative_mass_is_a_negative_frequency(thomas):
 
 
 def test_negative_mass_is_printed_in_words(thomas):
-    from backaction.cli.show import document, text
+    from backaction.cli.show import text
+    from backaction.experiment.describe import document
 
     assert "negative mass" in text(document(thomas))
 
@@ -511,29 +514,11 @@ def test_all_ports_detected_is_pure():
     assert_allclose(state.symplectic_eigenvalues(), 0.5, atol=1e-9)
 
 
-def all_ports_detected(angles=(2.0, 40.0, -25.0), zeta=0.1, transmission=0.6, overcoupling=0.8, squeezing=0.0):
-    spin = SpinOscillator(
-        name="s", larmor_hz=-1.0e6, intrinsic_linewidth_hz=0.0, readout_rate_hz=20e3, tensor_ratio=zeta
-    )
-    cavity = OptomechanicalCavity(
-        name="m", mechanical_hz=1.1e6, mechanical_linewidth_hz=1e-12, bath_occupation=0.0, cavity_linewidth_hz=3e6,
-        overcoupling=overcoupling, detuning_hz=-0.8e6, coupling_hz=90e3,
-    )  # fmt: skip
-    elements = [
-        Squeezer(name="q", squeezing_db=squeezing, angle_deg=33.0), spin, Loss(name="l", transmission=transmission),
-        Rotation(name="r", angle_deg=170.0), cavity, Homodyne(name="d", angle_deg=angles[0]),
-        Homodyne(name="lost", angle_deg=angles[1]), Homodyne(name="back", angle_deg=angles[2]),
-    ]  # fmt: skip
-    experiment = Experiment(elements, connections={"l.lost": "lost.in", "m.loss_out": "back.in"})
-    V = steady.conditional(experiment.system).covariance
-    return GaussianState(V, ("s", "m", "cavity"))
-
-
 # -- cooperativities, constants ---------------------------------------------------------------------------------------
 
 
 def test_cooperativities_are_named_by_definition(thomas):
-    from backaction.cli.show import document
+    from backaction.experiment.describe import document
 
     facts = document(thomas)["derived"]["membrane"]
     huang = facts["cooperativity Huang Gamma_M/[gamma_M0 (n+1/2)]"]

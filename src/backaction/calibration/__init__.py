@@ -1,45 +1,5 @@
-"""Calibrations: from what a laboratory measures to the priors of a model; a new one is a class and a line in `METHODS`."""
+"""Calibrations: from what a laboratory measures to the priors of a model."""
 
-from backaction.calibration.cavity import DitherLock, SidebandBeat, SweptRingdown
-from backaction.calibration.cifar import Cifar
-from backaction.calibration.dynamical import OpticalSpring, Transparency
-from backaction.calibration.efficiency import Efficiency, PowerBudget, Visibility
-from backaction.calibration.linearity import Linearity
-from backaction.calibration.mechanics import DrivenForce, PhaseTone, Ringdown
-from backaction.calibration.method import Method, Quantity, Result
-from backaction.calibration.microwave import CoolingSweep, SidebandAsymmetry, ThermalSweep
-from backaction.calibration.mors import Mors
-from backaction.calibration.spectra import Spectra
-from backaction.calibration.squeezing import Squeezing
-from backaction.calibration.thermal import ThermalOscillator
-from backaction.calibration.white_noise import WhiteNoise
+import lazy_loader
 
-METHODS: dict[str, type[Method]] = {
-    cls.kind: cls
-    for cls in (
-        Efficiency,
-        Visibility,
-        PowerBudget,
-        Linearity,
-        SidebandBeat,
-        SweptRingdown,
-        DitherLock,
-        Ringdown,
-        OpticalSpring,
-        Transparency,
-        ThermalOscillator,
-        ThermalSweep,
-        CoolingSweep,
-        SidebandAsymmetry,
-        PhaseTone,
-        DrivenForce,
-        Squeezing,
-        Spectra,
-        Cifar,
-        Mors,
-        WhiteNoise,
-    )
-}
-"""Every method by its name on the command line and in a calibration set."""
-
-__all__ = ["METHODS", "Method", "Quantity", "Result"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -9,7 +9,7 @@ import numpy as np
 
 from backaction.constants import MU_B_HZ
 from backaction.errors import InputError, ModelError, nearest
-from backaction.matrices import Array
+from backaction.numerics.matrices import Array
 
 
 @dataclass(frozen=True)

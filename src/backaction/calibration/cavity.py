@@ -11,10 +11,10 @@ import numpy as np
 from backaction.calibration.fitting import Unknown, Values, fit
 from backaction.calibration.method import Method, Panel, Result, Scatter
 from backaction.constants import TWO_PI
-from backaction.elements.base import choice, quantity
+from backaction.elements.fields import choice, quantity
 from backaction.errors import InputError, ModelError
-from backaction.formats.tables import Table
-from backaction.matrices import Array
+from backaction.numerics.matrices import Array
+from backaction.records.tables import Table
 
 
 def beat(W: Any, kappa: Any, delta: Any, index: float = 0.0) -> Array:

@@ -10,12 +10,12 @@ import numpy as np
 
 from backaction.calibration.fitting import Gaussian, Unknown, Values, fit
 from backaction.calibration.method import Method, Panel, Result
-from backaction.elements import SpinOscillator
-from backaction.elements.base import choice, flag, quantity, series
+from backaction.elements.fields import choice, flag, quantity, series
+from backaction.elements.spin_oscillator import SpinOscillator
 from backaction.errors import InputError, ModelError
-from backaction.formats.tables import Table
-from backaction.matrices import Array
-from backaction.response import transfer
+from backaction.numerics.matrices import Array
+from backaction.records.tables import Table
+from backaction.systems.response import transfer
 
 
 @dataclass(frozen=True, kw_only=True)

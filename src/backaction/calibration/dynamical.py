@@ -10,12 +10,12 @@ import numpy as np
 
 from backaction.calibration.fitting import Fit, Gaussian, Relative, Unknown, Values, fit
 from backaction.calibration.method import Method, Panel, Result
-from backaction.elements import OptomechanicalCavity
-from backaction.elements.base import choice, flag, quantity
+from backaction.elements.fields import choice, flag, quantity
+from backaction.elements.optomechanical_cavity import OptomechanicalCavity
 from backaction.errors import InputError, ModelError
-from backaction.formats.tables import Table
-from backaction.matrices import Array
-from backaction.response import transfer
+from backaction.numerics.matrices import Array
+from backaction.records.tables import Table
+from backaction.systems.response import transfer
 
 
 def weak_spring(g2: Any, kappa: Any, delta: Any, f: Any) -> tuple[Array, Array]:

@@ -12,9 +12,9 @@ import numpy as np
 from backaction.calibration.fitting import Values
 from backaction.calibration.method import Method, Result
 from backaction.constants import C_LIGHT, HBAR, TWO_PI
-from backaction.elements.base import choice, quantity, series
+from backaction.elements.fields import choice, quantity, series
 from backaction.errors import InputError, nearest
-from backaction.formats.tables import Table
+from backaction.records.tables import Table
 
 KINDS = ("power", "amplitude")
 

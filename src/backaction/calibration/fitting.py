@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from backaction.errors import BackactionError, InputError, ModelError
-from backaction.matrices import Array
+from backaction.numerics.matrices import Array
 
 Values = Mapping[str, float]
 Model = Callable[[Values], Sequence[Any]]

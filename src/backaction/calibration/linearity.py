@@ -11,10 +11,10 @@ import numpy as np
 
 from backaction.calibration.fitting import Fit, Relative, Unknown, Values, fit
 from backaction.calibration.method import Method, Panel, Result, within
-from backaction.elements.base import choice, flag, quantity, series
+from backaction.elements.fields import choice, flag, quantity, series
 from backaction.errors import InputError
-from backaction.formats.tables import Table, to_spectrum
-from backaction.matrices import Array
+from backaction.numerics.matrices import Array
+from backaction.records.tables import Table, to_spectrum
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,11 +12,11 @@ from backaction.calibration.fitting import Unknown, Values, fit
 from backaction.calibration.method import Method, Panel, Result, Scatter
 from backaction.calibration.thermal import ThermalOscillator
 from backaction.constants import K_B, TWO_PI
-from backaction.elements.base import choice, quantity, series
-from backaction.elements.oscillators import occupation_at
+from backaction.elements.baths import occupation_at
+from backaction.elements.fields import choice, quantity, series
 from backaction.errors import InputError, ModelError
-from backaction.formats.tables import Table, to_spectrum
-from backaction.matrices import Array
+from backaction.numerics.matrices import Array
+from backaction.records.tables import Table, to_spectrum
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from backaction.calibration.fitting import Fit, Gaussian, Relative, Values
-from backaction.elements.base import Part, quantity
+from backaction.elements.fields import Part, quantity
 from backaction.errors import InputError
-from backaction.formats.tables import Table, to_spectrum
-from backaction.matrices import Array
-from backaction.records import Spectrum
+from backaction.numerics.matrices import Array
+from backaction.records.spectrum import Spectrum
+from backaction.records.tables import Table, to_spectrum
 
 
 @dataclass(frozen=True)

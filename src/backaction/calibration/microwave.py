@@ -11,11 +11,11 @@ import numpy as np
 from backaction.calibration.fitting import Relative, Unknown, Values, fit
 from backaction.calibration.method import Method, Panel, Result, Scatter
 from backaction.constants import HBAR, K_B, TWO_PI
-from backaction.elements.base import quantity
-from backaction.elements.oscillators import occupation_at
+from backaction.elements.baths import occupation_at
+from backaction.elements.fields import quantity
 from backaction.errors import InputError, ModelError
-from backaction.formats.tables import Table
-from backaction.matrices import Array
+from backaction.numerics.matrices import Array
+from backaction.records.tables import Table
 
 
 @dataclass(frozen=True, kw_only=True)

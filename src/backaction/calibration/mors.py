@@ -18,10 +18,10 @@ from backaction.calibration.atoms import (
 )
 from backaction.calibration.fitting import Fit, Gaussian, Unknown, Values, fit
 from backaction.calibration.method import Method, Panel, Result
-from backaction.elements.base import choice, flag, quantity
+from backaction.elements.fields import choice, flag, quantity
 from backaction.errors import InputError, ModelError
-from backaction.formats.tables import Table
-from backaction.matrices import Array
+from backaction.numerics.matrices import Array
+from backaction.records.tables import Table
 
 
 @dataclass(frozen=True, kw_only=True)

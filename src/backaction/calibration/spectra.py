@@ -11,14 +11,16 @@ import numpy as np
 from backaction.calibration.fitting import Averaged, Fit, Gaussian, Unknown, Values, fit
 from backaction.calibration.linearity import lines
 from backaction.calibration.method import Method, Panel, Quantity, Result, within
-from backaction.elements import Homodyne
-from backaction.elements.base import flag, quantity, series
+from backaction.elements.fields import flag, quantity, series
+from backaction.elements.homodyne import Homodyne
 from backaction.errors import InputError
-from backaction.experiment import Experiment, unit_bounds
-from backaction.formats.tables import Table, to_spectrum
-from backaction.matrices import Array
-from backaction.priors import Parameter
-from backaction.response import VACUUM, frequency_response
+from backaction.experiment.experiment import Experiment
+from backaction.experiment.spectra import frequency_response
+from backaction.experiment.toml import unit_bounds
+from backaction.inference.parameter import Parameter
+from backaction.numerics.matrices import Array
+from backaction.records.tables import Table, to_spectrum
+from backaction.systems.response import VACUUM
 
 MEANING = {
     "thermal_sn": "thermal noise before detection losses, mean over the band at the experiment's own value",
@@ -296,7 +298,7 @@ class _Problem:
         u = found.best + x @ L.T
         log_q = -(nu + len(names)) / 2 * np.log1p(np.sum(x**2, axis=1) / nu)
         log_p = np.array([-0.5 * self._deviance(dict(zip(names, row, strict=True))) for row in u])
-        from backaction.samplers import smoothed
+        from backaction.inference.samplers import smoothed
 
         weights, k = smoothed(log_p - log_q)
         if k > 0.7:

@@ -10,14 +10,15 @@ import numpy as np
 
 from backaction.calibration.fitting import Averaged, Unknown, Values, fit
 from backaction.calibration.method import Method, Panel, Result, densities
-from backaction.elements import Homodyne, OptomechanicalCavity
-from backaction.elements.base import choice, flag, quantity, series
-from backaction.elements.oscillators import occupation_at
+from backaction.elements.baths import occupation_at
+from backaction.elements.fields import choice, flag, quantity, series
+from backaction.elements.homodyne import Homodyne
+from backaction.elements.optomechanical_cavity import OptomechanicalCavity
 from backaction.errors import InputError
-from backaction.experiment import Experiment
-from backaction.formats.tables import Table
-from backaction.matrices import Array
-from backaction.response import cross_spectrum
+from backaction.experiment.experiment import Experiment
+from backaction.numerics.matrices import Array
+from backaction.records.tables import Table
+from backaction.systems.response import cross_spectrum
 
 
 @dataclass(frozen=True, kw_only=True)

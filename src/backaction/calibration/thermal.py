@@ -12,14 +12,15 @@ from backaction.calibration.fitting import Averaged, Unknown, Values, fit
 from backaction.calibration.linearity import lines
 from backaction.calibration.method import Method, Panel, Result, within
 from backaction.constants import K_B, TWO_PI
-from backaction.elements import Homodyne, Oscillator
-from backaction.elements.base import choice, flag, quantity, series
+from backaction.elements.fields import choice, flag, quantity, series
+from backaction.elements.homodyne import Homodyne
+from backaction.elements.oscillator import Oscillator
 from backaction.errors import InputError, ModelError
-from backaction.experiment import Experiment
-from backaction.formats.tables import Table, to_spectrum
-from backaction.matrices import Array
-from backaction.records import Spectrum
-from backaction.response import frequency_response
+from backaction.experiment.experiment import Experiment
+from backaction.experiment.spectra import frequency_response
+from backaction.numerics.matrices import Array
+from backaction.records.spectrum import Spectrum
+from backaction.records.tables import Table, to_spectrum
 
 
 def thermal_shape(f: Array, frequency: float, linewidth: float, damping: str = "velocity") -> Array:

@@ -10,13 +10,15 @@ import numpy as np
 
 from backaction.calibration.fitting import Averaged, Unknown, Values, fit
 from backaction.calibration.method import Method, Panel, Result, densities
-from backaction.elements import Drive, Homodyne, SpinOscillator
-from backaction.elements.base import choice, flag, quantity
+from backaction.elements.base import Drive
+from backaction.elements.fields import choice, flag, quantity
+from backaction.elements.homodyne import Homodyne
+from backaction.elements.spin_oscillator import SpinOscillator
 from backaction.errors import InputError
-from backaction.experiment import Experiment
-from backaction.formats.tables import Table
-from backaction.matrices import Array
-from backaction.response import budget
+from backaction.experiment.experiment import Experiment
+from backaction.numerics.matrices import Array
+from backaction.records.tables import Table
+from backaction.systems.response import budget
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from backaction.cli.common import Json, Progress, distinct, put, say
 from backaction.errors import CheckError, InputError, nearest
 
 if TYPE_CHECKING:
-    from backaction.calibration.collection import Calibrated
+    from backaction.calibration.sets import Calibrated
 
 
 def register(app: typer.Typer) -> None:
@@ -43,8 +43,9 @@ def calibrate(
     from dataclasses import replace
 
     from backaction.calibration import METHODS
-    from backaction.calibration.collection import combine, run_one, run_set, source
-    from backaction.experiment import Experiment, read_overrides
+    from backaction.calibration.sets import combine, run_one, run_set, source
+    from backaction.experiment.experiment import Experiment
+    from backaction.experiment.toml import read_overrides
     from backaction.files import replacing, to_json
 
     if json and (settings or not method):
@@ -77,9 +78,9 @@ def calibrate(
         found = combine(method, [result], Experiment.load(experiment) if experiment else None)
         found = replace(found, sources={method: source(cls, read_overrides(set_ or []), data or [], said, {})})
     if report is not None:
-        from backaction import calibration_report
+        from backaction.report import calibration
 
-        calibration_report.write(found, report)
+        calibration.write(found, report)
         say(f"report: {report / 'index.html'}")
     if output is not None:
         with replacing(output) as path:
@@ -107,7 +108,7 @@ def _settings(cls: Any) -> str:
 
 
 def _text(found: Calibrated) -> str:
-    from backaction.calibration_report import shown
+    from backaction.report.calibration import shown
 
     lines = []
     for r in found.results:

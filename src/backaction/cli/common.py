@@ -10,9 +10,10 @@ import typer
 from backaction.errors import InputError
 
 if TYPE_CHECKING:
-    from backaction.experiment import Experiment
-    from backaction.matrices import Array
-    from backaction.records import Record
+    from backaction.experiment.experiment import Experiment
+    from backaction.numerics.matrices import Array
+    from backaction.records.record import Record
+
 
 ExperimentName = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="A TOML file or a shipped name.")]
 Set = Annotated[
@@ -30,7 +31,8 @@ Scale = Annotated[float | None, typer.Option("--scale", help="Unit per count, wh
 
 def load(name: str, overrides: list[str] | None) -> Experiment:
     """The experiment with its `--set` overrides."""
-    from backaction.experiment import Experiment, read_overrides
+    from backaction.experiment.experiment import Experiment
+    from backaction.experiment.toml import read_overrides
 
     experiment = Experiment.load(name)
     return experiment.overridden(read_overrides(overrides)) if overrides else experiment
@@ -38,7 +40,7 @@ def load(name: str, overrides: list[str] | None) -> Experiment:
 
 def read(path: str, **given: Any) -> Record:
     """A record file."""
-    from backaction.formats import read_record
+    from backaction.records.formats import read_record
 
     return read_record(path, **given)
 

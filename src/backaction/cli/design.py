@@ -11,9 +11,10 @@ from backaction.cli.common import ExperimentName, Json, Progress, Set, frequenci
 from backaction.errors import InputError
 
 if TYPE_CHECKING:
-    from backaction.experiment import Experiment
-    from backaction.optimization import Optimum
-    from backaction.sensing import Lorentzian, Sensitivity
+    from backaction.design.optimization import Optimum
+    from backaction.design.sensing import Lorentzian, Sensitivity
+    from backaction.experiment.experiment import Experiment
+
 
 Tie = Annotated[
     list[str] | None,
@@ -68,9 +69,9 @@ def optimize(
     json: Json = False,
 ) -> None:
     """Find the parameters at which a result is best, or say that there are none."""
+    from backaction.design.optimization import optimize as search
+    from backaction.design.optimization import parse_over
     from backaction.files import replacing, to_json
-    from backaction.optimization import optimize as search
-    from backaction.optimization import parse_over
 
     goal, greatest = _goal(minimize, maximize)
     if goal is None:
@@ -128,9 +129,9 @@ def sweep(
     """Results on a grid of parameters; an interrupted sweep with an output file goes on where it stopped."""
     import numpy as np
 
+    from backaction.design.optimization import parse_over
+    from backaction.design.sweeps import sweep as compute
     from backaction.files import to_json
-    from backaction.optimization import parse_over
-    from backaction.sweeps import sweep as compute
 
     goal, greatest = _goal(minimize, maximize)
     chosen = load(experiment, set_)
@@ -169,7 +170,7 @@ def sweep(
 def _axis(item: str, experiment: Experiment) -> tuple[str, Any]:
     import numpy as np
 
-    from backaction.optimization import read_range
+    from backaction.design.optimization import read_range
 
     name, _, span = item.strip().partition("=")
     logarithmic = span.endswith(":log")
@@ -208,9 +209,9 @@ def sense(
     json: Json = False,
 ) -> None:
     """How well the currents resolve a signal: added noise by source, force noise, matched filter, detection."""
-    from backaction.experiment import read_overrides
+    from backaction.design.sensing import Signal, force_scale, roc, sensitivity, waveform_variance
+    from backaction.experiment.toml import read_overrides
     from backaction.files import provenance, to_json
-    from backaction.sensing import Signal, force_scale, roc, sensitivity, waveform_variance
     from backaction.units import number
 
     chosen = load(experiment, set_)
@@ -257,7 +258,7 @@ def sense(
 
 
 def _waveform(text: str) -> Lorentzian:
-    from backaction.sensing import Lorentzian
+    from backaction.design.sensing import Lorentzian
     from backaction.units import number
 
     width, _, center = text.partition("@")

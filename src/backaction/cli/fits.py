@@ -11,7 +11,8 @@ from backaction.cli.common import Json, Progress, distinct, put, say
 from backaction.errors import CheckError, InputError
 
 if TYPE_CHECKING:
-    from backaction.inference import Posterior
+    from backaction.inference.posterior import Posterior
+
 
 CampaignName = Annotated[str, typer.Argument(metavar="CAMPAIGN", help="A campaign's TOML file or a shipped name.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the random numbers.")]
@@ -42,11 +43,12 @@ def fit(
     json: Json = False,
 ) -> None:
     """The posterior of a campaign: parameters, states, entanglement with credible intervals, and how far to trust it."""
-    from backaction import inference, inference_data
-    from backaction.campaign import Campaign
-    from backaction.derived import modes
+    from backaction import inference
     from backaction.files import to_json
-    from backaction.samplers import METHODS
+    from backaction.inference import netcdf
+    from backaction.inference.campaign import Campaign
+    from backaction.inference.quantities import modes
+    from backaction.inference.samplers import METHODS
 
     if sampler not in METHODS:
         raise InputError(f"--sampler {sampler}: must be one of {', '.join(METHODS)}")
@@ -70,7 +72,7 @@ def fit(
         more = _more(found, next_, limits, evidence, progress)
         if output is not None:
             progress(f"writing {output}")
-            inference_data.write(found, output)
+            netcdf.write(found, output)
             for path in keep.glob("*.npz") if keep is not None else ():
                 path.unlink()
             if keep is not None and keep.is_dir():
@@ -98,9 +100,10 @@ def sbc(
     json: Json = False,
 ) -> None:
     """Simulation-based calibration: whether the posteriors of this campaign mean what they say."""
-    from backaction import posterior_plots, rank_statistics
-    from backaction.campaign import Campaign
     from backaction.files import replacing, to_json
+    from backaction.inference.campaign import Campaign
+    from backaction.inference.sbc import calibrate
+    from backaction.report import posterior
 
     if figure is not None and (figure.suffix not in (".png", ".pdf", ".svg") or not figure.parent.is_dir()):
         raise InputError(f"--figure {figure}: name a *.png, *.pdf or *.svg in a folder that exists")
@@ -108,13 +111,13 @@ def sbc(
         raise InputError(f"--sampler {sampler}: must be nuts or importance")
     with Progress("sbc") as progress:
         chosen = Campaign.load(campaign, lambda text: progress(text))
-        found = rank_statistics.calibrate(
+        found = calibrate(
             chosen, count, seed, sampler, cores, lambda k: progress(f"{k} of {count} campaigns", k / count)
         )
     document = found.document()
     if figure is not None:
         with replacing(figure) as path:
-            posterior_plots.ranks(found).savefig(path, dpi=150, format=figure.suffix.lstrip(".") or "png")
+            posterior.ranks(found).savefig(path, dpi=150, format=figure.suffix.lstrip(".") or "png")
     if json:
         put(to_json(document))
     else:
@@ -144,7 +147,8 @@ def _more(
 ) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from backaction import advice, samplers
+    from backaction.inference import advice
+    from backaction.inference.evidence import log_evidence
 
     out: dict[str, Any] = {}
     if next_:
@@ -156,19 +160,19 @@ def _more(
     if evidence and not found.tests[0].passed:
         out["log_evidence"] = {"value": None, "error": None}
     elif evidence:
-        value, error = samplers.log_evidence(found.target, found.draws, fine=found.ready.fine)
+        value, error = log_evidence(found.target, found.draws, fine=found.ready.fine)
         out["log_evidence"] = {"value": value, "error": error}
     return out
 
 
 def _draw(found: Posterior, folder: Path, progress: Progress) -> None:
-    from backaction import posterior_plots as plots
     from backaction.files import replacing
+    from backaction.report import posterior
 
     folder.mkdir(parents=True, exist_ok=True)
-    made = {"corner": plots.corner, "spectra": plots.spectra}
+    made = {"corner": posterior.corner, "spectra": posterior.spectra}
     if found.draws.method in ("nuts", "ensemble"):
-        made["traces"] = plots.traces
+        made["traces"] = posterior.traces
     for name, make in made.items():
         progress(f"drawing {name}")
         with replacing(folder / f"{name}.png") as path:
@@ -176,13 +180,13 @@ def _draw(found: Posterior, folder: Path, progress: Progress) -> None:
     for field in found.campaign.vary:
         if any(n.startswith("conditional.epr.fixed") for n in found.derived):
             with replacing(folder / f"epr_against_{field}.png") as path:
-                plots.against(found, field).savefig(path, dpi=130, format="png")
+                posterior.against(found, field).savefig(path, dpi=130, format="png")
 
 
 def _print(found: Posterior, document: dict[str, Any]) -> None:
     import numpy as np
 
-    from backaction.derived import modes
+    from backaction.inference.quantities import modes
 
     for t in found.tests:
         put(f"{'passed' if t.passed else 'FAILED'}  {t.sentence}")

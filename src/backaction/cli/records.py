@@ -21,11 +21,12 @@ from backaction.cli.common import (
     put,
     read,
     say,
-)  # fmt: skip
+)
 from backaction.errors import CheckError, InputError, ModelError
 
 if TYPE_CHECKING:
-    from backaction.simulation import Adc
+    from backaction.records.simulation import Adc
+
 
 RecordFile = Annotated[
     str, typer.Argument(metavar="RECORD", help="A record: .h5, .npz, .raw, .bin, .trc; FILE:DATASET names one.")
@@ -61,9 +62,9 @@ def analyze(
     scale: Scale = None,
 ) -> None:
     """From a photocurrent to a conditional state, an entanglement verdict and a report."""
-    from backaction import report
-    from backaction.analysis import analyze as run
+    from backaction.analysis.analysis import analyze as run
     from backaction.files import to_json
+    from backaction.report.analysis import write
 
     if resolution_hz is not None and not resolution_hz > 0:
         raise InputError(f"--resolution {resolution_hz:g}: must be > 0 Hz")
@@ -76,7 +77,7 @@ def analyze(
         raise InputError(f"-o {output}: is a file; name a folder")
     with Progress("analyze") as progress:
         found = run(chosen, data, shot_record, dark_record, resolution_hz, progress, quick, calibration or [])
-        report.write(found, output, lambda text: progress(text))
+        write(found, output, lambda text: progress(text))
     if json:
         put(to_json(found.document()))
     else:
@@ -139,7 +140,7 @@ def track(
     scale: Scale = None,
 ) -> None:
     """Track the conditional state through records with the experiment's own values (no fit)."""
-    from backaction import jobs
+    from backaction.analysis import track_files
     from backaction.units import number
 
     if frame not in ("lab", "rotating"):
@@ -148,7 +149,7 @@ def track(
         raise InputError("track needs a shot-noise record (--shot R): without it the record has no quantum scale")
     chosen = load(experiment, set_)
     given = {"sample_rate_hz": rate, "sampling": sampling, "unit": unit, "scale": scale}
-    job = jobs.Job(
+    job = track_files.Job(
         chosen, shot, dark, {k: v for k, v in given.items() if v is not None}, frame, every, estimate,
         None if modes is None else tuple(m.strip() for m in modes.split(",")), start, number(ahead, "s", "--ahead"),
         None if demodulate is None else baseband(demodulate), single, square_root, innovations, check,
@@ -159,7 +160,7 @@ def track(
     if len(records) == 1 and scheduler is None and (track_name or not output.is_dir()):
         distinct([output], [experiment, *records, shot, dark])
         with Progress("track") as progress:
-            found = jobs.track_file(job, records[0], str(output), progress)
+            found = track_files.track_file(job, records[0], str(output), progress)
         for note in found.notes:
             say(f"note: {note}")
         for t in found.tests:
@@ -176,7 +177,7 @@ def track(
     outputs = [str(output / f"{s}.track.h5") for s in stems]
     distinct(outputs, [experiment, *records, shot, dark])
     with Progress("track") as progress:
-        every_one = jobs.run(
+        every_one = track_files.run(
             job, records, outputs, scheduler, workers,
             lambda outcome, count: progress(f"{count} of {len(records)} records", count / len(records)),
         )  # fmt: skip
@@ -224,11 +225,11 @@ def simulate(
     import numpy as np
 
     from backaction.files import to_json
-    from backaction.formats.hdf5 import RecordFile, write
-    from backaction.records import Record
-    from backaction.simulation import ramp
-    from backaction.simulation import reference as blank
-    from backaction.simulation import simulate as run
+    from backaction.records.formats.hdf5 import RecordFile, write
+    from backaction.records.record import Record
+    from backaction.records.simulation import ramp
+    from backaction.records.simulation import reference as blank
+    from backaction.records.simulation import simulate as run
     from backaction.units import number
 
     if not 0 <= seed < 1 << 63:
@@ -272,7 +273,7 @@ def simulate(
                 plain = blank(name, chosen, seconds / 2, per_second, seed, sampling, corners, turned, converter)  # type: ignore[arg-type]
                 write(path, plain, facts, {})
     if converter is not None:
-        from backaction.formats import read_record
+        from backaction.records.formats import read_record
 
         part = read_record(output).clipped_fraction()
         if part > 0:
@@ -306,7 +307,7 @@ def _stretch(text: str) -> tuple[float, float]:
 
 
 def _adc(text: str) -> Adc:
-    from backaction.simulation import Adc
+    from backaction.records.simulation import Adc
     from backaction.units import number
 
     head, _, tail = text.partition(":")

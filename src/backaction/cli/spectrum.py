@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from backaction.band import Band
 from backaction.errors import InputError
-from backaction.experiment import Experiment
+from backaction.experiment.experiment import Experiment
 from backaction.files import provenance, replacing, to_json
-from backaction.matrices import Array
-from backaction.response import Budget
+from backaction.numerics.matrices import Array
+from backaction.systems.band import Band
+from backaction.systems.response import Budget
 
 
 def axis(experiment: Experiment) -> Array:
@@ -121,10 +121,10 @@ def _hdf5(path: Path, experiment: Experiment, mine: Budget) -> None:
 def _figure(path: Path, kind: str, mine: Budget, other: Budget | None, diff: str | None) -> None:
     from matplotlib.figure import Figure
 
-    from backaction import plots
+    from backaction.report import figures
 
     figure = Figure(figsize=(8, 4.6), layout="constrained")
-    ax = plots.spectrum(figure.subplots(), mine)
+    ax = figures.spectrum(figure.subplots(), mine)
     if other is not None:
         ax.plot(other.frequency_hz / 1e6, other.total, "k--", lw=1, label=str(diff))
         ax.legend(fontsize=7, ncols=3, loc="upper left")

@@ -39,13 +39,14 @@ def list_(json: Json = False) -> None:
 
     from backaction.calibration import METHODS
     from backaction.elements import ELEMENTS
-    from backaction.experiment import Experiment, shipped
+    from backaction.experiment.experiment import Experiment
+    from backaction.experiment.toml import shipped
     from backaction.files import to_json
 
     experiments = {n: Experiment.load(n).description.split("\n")[0] for n in shipped()}
     methods = {k: (c.__doc__ or "").split("\n")[0] for k, c in METHODS.items()}
     kinds = {k: (c.__doc__ or "").split("\n")[0] for k, c in ELEMENTS.items()}
-    folder = resources.files("backaction") / "campaigns"
+    folder = resources.files("backaction") / "data" / "campaigns"
     files = sorted((f for f in folder.iterdir() if f.name.endswith(".toml")), key=lambda f: f.name)
     texts = {f.name.removesuffix(".toml"): tomllib.loads(f.read_text("utf-8"))["description"] for f in files}
     plans = {n: text.strip().split("\n")[0] for n, text in texts.items()}
@@ -69,7 +70,8 @@ def list_(json: Json = False) -> None:
 
 def show(experiment: ExperimentName, set_: Set = None, json: Json = False) -> None:
     """Show resolved values, poles, effective mechanics, rates, cooperativities by definition and carrier phases."""
-    from backaction.cli.show import document, text
+    from backaction.cli.show import text
+    from backaction.experiment.describe import document
     from backaction.files import to_json
 
     facts = document(load(experiment, set_))
@@ -88,8 +90,8 @@ def state(
     ] = None,
 ) -> None:
     """Steady states, unconditional and conditional, with every entanglement measure."""
+    from backaction.experiment.describe import beyond_rotating_wave, state_document, state_without
     from backaction.files import to_json
-    from backaction.results import beyond_rotating_wave, state_document, state_without
 
     if below_hz is not None and not beyond_rwa:
         raise InputError("--below-hz is for --beyond-rwa")
@@ -172,11 +174,13 @@ def spectrum(
     """Spectrum of the detected current by source, in shot-noise units; with --band its areas, exactly."""
     import numpy as np
 
-    from backaction.band import power
     from backaction.cli.spectrum import areas, axis, document, save_spectrum, text
-    from backaction.experiment import Experiment, read_overrides
+    from backaction.experiment.experiment import Experiment
+    from backaction.experiment.spectra import frequency_response
+    from backaction.experiment.toml import read_overrides
     from backaction.files import to_json
-    from backaction.response import Budget, budget, flux_budget, frequency_response
+    from backaction.systems.band import power
+    from backaction.systems.response import Budget, budget, flux_budget
 
     chosen = load(experiment, set_)
     grid = frequencies(f) if f else np.linspace(*interval(band, "--band"), 501) if band else axis(chosen)

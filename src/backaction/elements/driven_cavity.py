@@ -8,12 +8,14 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from backaction.constants import HBAR, TWO_PI
-from backaction.elements.base import Element, Light, Part, parts, quantity
-from backaction.elements.oscillators import occupation_at, thermal_bath
+from backaction.elements.base import Element, Light
+from backaction.elements.baths import occupation_at, thermal_bath
+from backaction.elements.fields import Part, parts, quantity
 from backaction.errors import InputError, ModelError, nearest
-from backaction.matrices import Array, Pair, block_diagonal, concrete, cos_sin_deg, join, stack
-from backaction.periodic import PeriodicSystem
-from backaction.system import Frame, LinearSystem, Mode, Port
+from backaction.numerics.matrices import Array, Pair, block_diagonal, concrete, cos_sin_deg, join, stack
+from backaction.systems.labels import Frame, Mode, Port
+from backaction.systems.linear import LinearSystem
+from backaction.systems.periodic import PeriodicSystem
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,10 +7,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from backaction.elements.base import Element, Light, choice, quantity
+from backaction.elements.base import Element, Light
+from backaction.elements.fields import choice, quantity
 from backaction.elements.optics import static
-from backaction.matrices import block_diagonal, cos_sin_deg, stack
-from backaction.system import LinearSystem, Port
+from backaction.numerics.matrices import block_diagonal, cos_sin_deg, stack
+from backaction.systems.labels import Port
+from backaction.systems.linear import LinearSystem
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,9 +7,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from backaction.elements.base import Element, Light, quantity
-from backaction.matrices import Array, block_diagonal, rotation_matrix, stack
-from backaction.system import LinearSystem, Port
+from backaction.elements.base import Element, Light
+from backaction.elements.fields import quantity
+from backaction.numerics.matrices import Array, block_diagonal, rotation_matrix, stack
+from backaction.systems.labels import Port
+from backaction.systems.linear import LinearSystem
 
 
 def static(D: Array, S: Array, inputs: tuple[Port, ...], outputs: tuple[Port, ...]) -> LinearSystem:

@@ -9,12 +9,14 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from backaction.constants import C_LIGHT, HBAR, TWO_PI
-from backaction.elements.base import Element, Light, Part, choice, flag, parts, quantity
-from backaction.elements.oscillators import damped_rotation, occupation_at, structural, thermal_bath
+from backaction.elements.base import Element, Light
+from backaction.elements.baths import damped_rotation, occupation_at, structural, thermal_bath
+from backaction.elements.fields import Part, choice, flag, parts, quantity
 from backaction.elements.sideband_oscillator import SidebandOscillator
 from backaction.errors import InputError, ModelError
-from backaction.matrices import Pair, block_diagonal, concrete, join, solve, stack
-from backaction.system import LinearSystem, Mode, Port
+from backaction.numerics.matrices import Pair, block_diagonal, concrete, join, solve, stack
+from backaction.systems.labels import Mode, Port
+from backaction.systems.linear import LinearSystem
 
 
 @dataclass(frozen=True, kw_only=True)

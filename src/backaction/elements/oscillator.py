@@ -8,11 +8,13 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from backaction.constants import TWO_PI
-from backaction.elements.base import Element, Light, choice, quantity
-from backaction.elements.oscillators import damped_rotation, occupation_at, structural, thermal_bath
+from backaction.elements.base import Element, Light
+from backaction.elements.baths import damped_rotation, occupation_at, structural, thermal_bath
+from backaction.elements.fields import choice, quantity
 from backaction.errors import InputError, ModelError
-from backaction.matrices import block_diagonal, join, stack
-from backaction.system import LinearSystem, Mode, Port
+from backaction.numerics.matrices import block_diagonal, join, stack
+from backaction.systems.labels import Mode, Port
+from backaction.systems.linear import LinearSystem
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +39,7 @@ class Oscillator(Element):
     damping: str = choice("velocity", "velocity", "symmetric", "structural")
 
     def at_frequency(self, frequency_hz: Any = None) -> Self:
-        """With structural damping: friction of the same loss at each frequency (`oscillators.structural`)."""
+        """With structural damping: friction of the same loss at each frequency (`baths.structural`)."""
         if self.damping != "structural":
             return self
         width = structural(self.intrinsic_linewidth_hz, self.frequency_hz, frequency_hz)

@@ -8,11 +8,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from backaction.constants import TWO_PI
-from backaction.elements.base import Element, Light, choice, quantity
-from backaction.elements.oscillators import thermal_bath
+from backaction.elements.base import Element, Light
+from backaction.elements.baths import thermal_bath
+from backaction.elements.fields import choice, quantity
 from backaction.errors import ConventionError
-from backaction.matrices import block_diagonal, cos_sin_deg, join, stack
-from backaction.system import Frame, LinearSystem, Mode, Port
+from backaction.numerics.matrices import block_diagonal, cos_sin_deg, join, stack
+from backaction.systems.labels import Frame, Mode, Port
+from backaction.systems.linear import LinearSystem
 
 
 @dataclass(frozen=True, kw_only=True)

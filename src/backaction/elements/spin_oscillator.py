@@ -8,12 +8,14 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from backaction.constants import TWO_PI
-from backaction.elements.base import Element, Light, choice, quantity
-from backaction.elements.oscillators import damped_rotation, thermal_bath
+from backaction.elements.base import Element, Light
+from backaction.elements.baths import damped_rotation, thermal_bath
+from backaction.elements.fields import choice, quantity
 from backaction.elements.sideband_oscillator import SidebandOscillator
 from backaction.errors import InputError
-from backaction.matrices import Array, block_diagonal, join, stack
-from backaction.system import LinearSystem, Mode, Port
+from backaction.numerics.matrices import Array, block_diagonal, join, stack
+from backaction.systems.labels import Mode, Port
+from backaction.systems.linear import LinearSystem
 
 
 @dataclass(frozen=True, kw_only=True)

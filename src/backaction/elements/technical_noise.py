@@ -8,9 +8,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from backaction.constants import TWO_PI
-from backaction.elements.base import Element, Light, Part, parts, quantity
-from backaction.matrices import block_diagonal, cos_sin_deg, stack
-from backaction.system import LinearSystem, Mode, Port
+from backaction.elements.base import Element, Light
+from backaction.elements.fields import Part, parts, quantity
+from backaction.numerics.matrices import block_diagonal, cos_sin_deg, stack
+from backaction.systems.labels import Mode, Port
+from backaction.systems.linear import LinearSystem
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from backaction.design.sensing import Lorentzian, sensitivity, waveform_variance
+from backaction.experiment.results import covariances, evaluate
 from backaction.papers.frame import Claim
 from backaction.papers.huang2018.context import FORCE, XI_C, Huang
 from backaction.papers.huang2018.models import (
@@ -20,8 +22,6 @@ from backaction.papers.huang2018.models import (
     paper_scaling,
     riccati_S19,
 )
-from backaction.results import covariances, evaluate
-from backaction.sensing import Lorentzian, sensitivity, waveform_variance
 
 
 def _random(n: int = 200) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def master_equation(p: Rates) -> Any:
     For jumps J = l.x (x = X_S, P_S, X_M, P_M), H = x^T h x/2: A = Omega (h + Im l^* l^T), D = Omega Re(l^* l^T) Omega^T, and for
     monitored z (unit efficiency) V obeys A V + V A^T + D - (V 2 Re z + Omega Im z)(...)^T summed = 0 (derived by moments).
     """
-    from backaction.steady import riccati
+    from backaction.numerics.matrix_equations import riccati
 
     omega = np.kron(np.eye(2), np.array([[0.0, 1.0], [-1.0, 0.0]]))
     a_S, a_M = np.array([1, 1j, 0, 0]) / np.sqrt(2), np.array([0, 0, 1, 1j]) / np.sqrt(2)

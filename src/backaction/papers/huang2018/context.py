@@ -7,15 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from backaction import response
-from backaction.elements import Homodyne, Loss, OptomechanicalCavity, Rotation, SidebandOscillator, SpinOscillator
-from backaction.experiment import Experiment
-from backaction.matrices import Array
-from backaction.optimization import optimize
+from backaction.design.optimization import optimize
+from backaction.design.sensing import Lorentzian, Signal, WaveformVariance, waveform_variance
+from backaction.design.sweeps import sweep
+from backaction.elements.homodyne import Homodyne
+from backaction.elements.optics import Loss, Rotation
+from backaction.elements.optomechanical_cavity import OptomechanicalCavity
+from backaction.elements.sideband_oscillator import SidebandOscillator
+from backaction.elements.spin_oscillator import SpinOscillator
+from backaction.experiment.experiment import Experiment
+from backaction.experiment.results import evaluate
+from backaction.numerics.matrices import Array
 from backaction.papers.huang2018.models import Rates
-from backaction.results import evaluate
-from backaction.sensing import Lorentzian, Signal, WaveformVariance, waveform_variance
-from backaction.sweeps import sweep
+from backaction.systems import response
 
 XI = "unconditional.epr_readout.variance"
 XI_C = "conditional.epr_readout.variance"

@@ -8,7 +8,7 @@ import numpy as np
 
 from backaction.papers.huang2018.context import XI, Huang
 from backaction.papers.huang2018.models import loss_bound, loss_bound_dissipative, paper_scaling
-from backaction.plots import canvas
+from backaction.report.figures import canvas
 
 BLUE, RED, GREEN = "#4477AA", "#EE6677", "#228833"
 

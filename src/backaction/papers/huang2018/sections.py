@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from backaction.experiment.results import evaluate
 from backaction.papers.huang2018.context import Huang
 from backaction.papers.huang2018.models import exact_scaling, exact_scaling_dissipative, paper_scaling
-from backaction.results import evaluate
 
 
 def optima(c: Huang) -> str:

@@ -7,12 +7,12 @@ from collections.abc import Callable
 import numpy as np
 
 from backaction.constants import TWO_PI
-from backaction.experiment import Experiment
-from backaction.matrices import Array
+from backaction.experiment.experiment import Experiment
+from backaction.numerics.matrices import Array
 from backaction.papers.frame import Claim, Computed
 from backaction.papers.moller2017.context import Figure, Moller, bath_occupation, finesse, zero_point_fm
 from backaction.papers.moller2017.formulas import FORMULAS
-from backaction.response import budget
+from backaction.systems.response import budget
 
 CALIBRATION = 0.12
 """Relative error of every absolute QBA variance: C_M = 2.5 +- 0.3, which the paper names as the main one."""

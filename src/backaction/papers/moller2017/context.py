@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from backaction.band import Band, power
 from backaction.constants import C_LIGHT, HBAR, TWO_PI
-from backaction.elements import Homodyne, OptomechanicalCavity
-from backaction.elements.oscillators import occupation_at
-from backaction.experiment import Experiment
-from backaction.matrices import Array
+from backaction.elements.baths import occupation_at
+from backaction.elements.homodyne import Homodyne
+from backaction.elements.optomechanical_cavity import OptomechanicalCavity
+from backaction.experiment.experiment import Experiment
+from backaction.numerics.matrices import Array
 from backaction.papers.moller2017.models import Cavity, cooperativity_S40
-from backaction.response import budget, transfer
+from backaction.systems.band import Band, power
+from backaction.systems.response import budget, transfer
 
 HALF_BAND_HZ = 100e3
 COOPERATIVITY = 1.10

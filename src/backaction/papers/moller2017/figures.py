@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from backaction.elements import Homodyne
-from backaction.experiment import Experiment
-from backaction.matrices import Array
+from backaction.elements.homodyne import Homodyne
+from backaction.experiment.experiment import Experiment
+from backaction.numerics.matrices import Array
 from backaction.papers.moller2017.context import Figure, Moller
-from backaction.plots import canvas
-from backaction.response import Budget, budget
+from backaction.report.figures import canvas
+from backaction.systems.response import Budget, budget
 
 BLUE, RED, GREEN, BROWN = "#4477AA", "#EE6677", "#228833", "#997755"
 SPAN_HZ = 25e3

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from backaction.constants import TWO_PI
-from backaction.elements import OptomechanicalCavity
-from backaction.matrices import Array
+from backaction.elements.optomechanical_cavity import OptomechanicalCavity
+from backaction.numerics.matrices import Array
 
 
 def rotation(phi: Any) -> Array:

@@ -9,13 +9,13 @@ import numpy as np
 
 from backaction.calibration.method import Result
 from backaction.calibration.microwave import CoolingSweep, SidebandAsymmetry, ThermalSweep, red_tone_linewidth
-from backaction.calibration_figures import draw
 from backaction.constants import HBAR, K_B, TWO_PI
-from backaction.elements.oscillators import occupation_at
-from backaction.formats.tables import Table
+from backaction.elements.baths import occupation_at
 from backaction.papers.frame import Claim
 from backaction.papers.ockeloen2018.context import DATASETS, Ockeloen
-from backaction.plots import canvas
+from backaction.records.tables import Table
+from backaction.report.calibration_figures import draw
+from backaction.report.figures import canvas
 
 KAPPA, GAMMA, OUTPUT = 1.38e6, 106.0, 1.13e6
 MODES = ((10.0e6, 41.0), (11.3e6, 30.0))

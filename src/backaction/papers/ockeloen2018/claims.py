@@ -7,12 +7,12 @@ from collections.abc import Callable
 import numpy as np
 from scipy.stats import norm
 
-from backaction.elements.oscillators import occupation_at
-from backaction.experiment import Experiment
+from backaction.elements.baths import occupation_at
+from backaction.experiment.experiment import Experiment
+from backaction.experiment.results import evaluate
 from backaction.papers.frame import Claim, Computed
 from backaction.papers.ockeloen2018.context import Ockeloen, duan
 from backaction.papers.ockeloen2018.models import equation_1, underestimate
-from backaction.results import evaluate
 
 OPEN = "Range: division of the heat between cavity and drums, Delta and common detuning, all at the measured <X_+^2>."
 
@@ -116,8 +116,8 @@ def _closed_form(c: Ockeloen) -> float:
 
 def _flux(c: Ockeloen) -> float:
     """Emitted flux over kappa_o <a'a>, vacuum entering at the output."""
-    from backaction.response import photon_flux
-    from backaction.steady import unconditional
+    from backaction.systems.response import photon_flux
+    from backaction.systems.steady import unconditional
 
     f = np.tan(np.linspace(-1, 1, 200001)[1:-1] * np.pi / 2) * 3e5
     total = np.trapezoid(photon_flux(c.nominal.system, f, "drums.out"), f) * 2 * np.pi

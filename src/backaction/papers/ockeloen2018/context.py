@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from backaction.elements import DrivenCavity, Probe
-from backaction.experiment import Experiment
-from backaction.matrices import Array
-from backaction.occupations import linear_covariance
-from backaction.optimization import optimize
+from backaction.calibration.occupations import linear_covariance
+from backaction.design.optimization import optimize
+from backaction.design.stability import stable_range
+from backaction.elements.driven_cavity import DrivenCavity, Probe
+from backaction.experiment.experiment import Experiment
+from backaction.experiment.results import evaluate
+from backaction.numerics.matrices import Array
 from backaction.papers.ockeloen2018.models import probe_gain
-from backaction.response import flux_of, photon_flux
-from backaction.results import evaluate
-from backaction.stability import stable_range
-from backaction.steady import unconditional
+from backaction.systems.response import flux_of, photon_flux
+from backaction.systems.steady import unconditional
 
 DUAN = "unconditional.collective.duan"
 DETUNE = {"drums.red_detuning_hz": "dbar - Delta", "drums.blue_detuning_hz": "dbar + Delta"}

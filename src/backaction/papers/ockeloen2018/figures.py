@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from backaction.experiment.results import evaluate
 from backaction.papers.ockeloen2018.context import DATASETS, IMBALANCE, PROBE_HZ, Ockeloen
-from backaction.plots import COLOURS, canvas
-from backaction.results import evaluate
+from backaction.report.figures import COLOURS, canvas
 
 SPAN = np.linspace(-1.0e6, 2.3e6, 1651)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from backaction.matrices import Array
+from backaction.numerics.matrices import Array
 
 
 def bogoliubov(G_minus: float, G_plus: float) -> tuple[float, float]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from backaction.occupations import combined, fit_occupations
+from backaction.calibration.occupations import combined, fit_occupations
+from backaction.experiment.results import evaluate
 from backaction.papers.ockeloen2018.context import IMBALANCE, SOURCES, Ockeloen, duan
-from backaction.results import evaluate
 
 
 def baths(c: Ockeloen) -> str:

@@ -12,15 +12,16 @@ from backaction.calibration.cifar import Cifar
 from backaction.calibration.method import Result
 from backaction.calibration.mors import Mors
 from backaction.calibration.squeezing import Squeezing
-from backaction.calibration_figures import draw
-from backaction.elements import Homodyne, OptomechanicalCavity
-from backaction.experiment import Experiment
-from backaction.formats.tables import Table
-from backaction.matrices import Array
+from backaction.elements.homodyne import Homodyne
+from backaction.elements.optomechanical_cavity import OptomechanicalCavity
+from backaction.experiment.experiment import Experiment
+from backaction.numerics.matrices import Array
 from backaction.papers.frame import Claim, Computed
 from backaction.papers.thomas2021.context import Thomas
-from backaction.plots import canvas
-from backaction.response import transfer
+from backaction.records.tables import Table
+from backaction.report.calibration_figures import draw
+from backaction.report.figures import canvas
+from backaction.systems.response import transfer
 
 ANGLES = (-45.0, 0.0, 45.0)
 POPULATIONS = np.array([0.0, 0.0, 0.0, 0.0, 0.01, 0.04, 0.125, 0.31, 0.515])

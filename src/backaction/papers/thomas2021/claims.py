@@ -5,17 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from backaction.constants import C_LIGHT, HBAR, TWO_PI
-from backaction.elements.oscillators import occupation_at
+from backaction.elements.baths import occupation_at
+from backaction.experiment.results import evaluate
 from backaction.papers.frame import Claim, Computed
 from backaction.papers.thomas2021.context import LIGHT, THERMAL, Thomas, ideal
-from backaction.papers.thomas2021.models import (
-    hybrid_ideal,
-    single_corrected,
-    single_printed,
-    single_unconditional,
-)  # fmt: skip
-from backaction.results import evaluate
-from backaction.steady import conditional_at
+from backaction.papers.thomas2021.models import hybrid_ideal, single_corrected, single_printed, single_unconditional
+from backaction.systems.steady import conditional_at
 
 PHASES = (177.0, 178.0, 179.0, 180.0, 181.0, 182.0, 183.0)
 """phi is "about 180 degrees" and drifts by about 3 (Methods E)."""
@@ -66,7 +61,7 @@ def _photons(power: float) -> float:
 
 def _dips(c: Thomas) -> Computed:
     """Distance (kHz) from |omega_S| of the strongest destructive interference of a drive at +-45 degrees (CIFAR)."""
-    from backaction.response import transfer
+    from backaction.systems.response import transfer
 
     resolved = c.resonant.resolved()
     spin = resolved.element("spin")
@@ -86,7 +81,7 @@ def _time(c: Thomas) -> float:
     system = c.resonant.system
     index = system.indices(("membrane", "spin"))
     V = conditional_at(system, [110e-6])[0][np.ix_(index, index)]
-    from backaction.entanglement import epr_variance
+    from backaction.states.entanglement import epr_variance
 
     return float(epr_variance(V, c.best.weight, c.best.angle_deg)) - float(c.best.variance)
 

@@ -7,14 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from backaction import entanglement, response, steady
-from backaction.derivatives import gradient
-from backaction.elements import Homodyne, Line, Loss, MechanicalMode, Oscillator, SpinOscillator, TechnicalNoise
-from backaction.entanglement import Epr
-from backaction.experiment import Experiment
-from backaction.matrices import Array, transpose
-from backaction.results import evaluate
-from backaction.system import LinearSystem
+from backaction.elements.homodyne import Homodyne
+from backaction.elements.optics import Loss
+from backaction.elements.optomechanical_cavity import MechanicalMode
+from backaction.elements.oscillator import Oscillator
+from backaction.elements.spin_oscillator import SpinOscillator
+from backaction.elements.technical_noise import Line, TechnicalNoise
+from backaction.experiment.derivatives import gradient
+from backaction.experiment.experiment import Experiment
+from backaction.experiment.results import evaluate
+from backaction.numerics.matrices import Array, transpose
+from backaction.states import entanglement
+from backaction.states.entanglement import Epr
+from backaction.systems import response, steady
+from backaction.systems.linear import LinearSystem
 
 THERMAL = ("spin.bath", "membrane.bath")
 LIGHT = ("spin.in", "link.vacuum", "membrane.loss")

@@ -6,14 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from backaction import entanglement, plots, response, steady, wiener
-from backaction.experiment import Experiment
-from backaction.matrices import Array
+from backaction.experiment.experiment import Experiment
+from backaction.numerics.matrices import Array
 from backaction.papers.thomas2021.context import Thomas
-from backaction.plots import COLOURS, canvas
-from backaction.shot_noise import Calibration
-from backaction.simulation import VOLT_DENSITY, simulate
-from backaction.tracking import growing
+from backaction.records.shot_level import Calibration
+from backaction.records.simulation import VOLT_DENSITY, simulate
+from backaction.report import figures
+from backaction.report.figures import COLOURS, canvas
+from backaction.states import entanglement
+from backaction.systems import response, steady
+from backaction.tracking import wiener
+from backaction.tracking.run import growing
 
 NAMES = {
     "spin.bath": "spin thermal",
@@ -45,7 +48,7 @@ def fig1b(c: Thomas) -> Any:
     for ax, e, title in ((axes[0], c.resonant, "near resonance"), (axes[1], c.far(), "110 kHz apart")):
         times, mean, V = _grow(e)
         x, p = (mean @ u.T).T
-        lines = plots.trajectory(ax, times, x, p, u @ V[-1] @ u.T, ("X EPR (rotating)", "P EPR (rotating)"))
+        lines = figures.trajectory(ax, times, x, p, u @ V[-1] @ u.T, ("X EPR (rotating)", "P EPR (rotating)"))
         lines.set_array(times[:-1] * 1e6)
         lines.set_clim(0, 1e6 * RECORD_S)
         ax.set(title=title, xlim=(-4.6, 4.6), ylim=(-4.6, 4.6))
@@ -82,14 +85,14 @@ def _named(b: response.Budget) -> response.Budget:
 def fig3a(c: Thomas) -> Any:
     """The two oscillators 110 kHz apart, by source."""
     fig, ax = canvas(9, 4)
-    plots.spectrum(ax, _named(response.budget(c.far().system, np.linspace(1.33e6, 1.52e6, 2500))))
+    figures.spectrum(ax, _named(response.budget(c.far().system, np.linspace(1.33e6, 1.52e6, 2500))))
     return fig
 
 
 def fig3b(c: Thomas) -> Any:
     """The joint spectrum near resonance, by source."""
     fig, ax = canvas(9, 4)
-    plots.spectrum(ax, _named(response.budget(c.resonant.system, np.linspace(1.345e6, 1.395e6, 2000))))
+    figures.spectrum(ax, _named(response.budget(c.resonant.system, np.linspace(1.345e6, 1.395e6, 2000))))
     return fig
 
 
@@ -150,7 +153,7 @@ def fig8(c: Thomas) -> Any:
     """Wider range with two membrane modes in the same cavity, laser phase noise before it, electronics; and the filter."""
     fig, axes = canvas(10, 7.5, 2, 1)
     f = np.union1d(np.linspace(1.3e6, 1.55e6, 2500), np.linspace(1.514e6, 1.53e6, 1500))
-    plots.spectrum(axes[0], _named(response.budget(c.laboratory.system, f)))
+    figures.spectrum(axes[0], _named(response.budget(c.laboratory.system, f)))
     axes[0].set_title(
         "laser line, membrane modes and electronics: placeholders, the paper gives no numbers", fontsize=9
     )
@@ -171,7 +174,7 @@ def _matrices(c: Thomas, e: Experiment, basis: bool) -> Any:
     states = [turn @ c.covariance(e, s) @ turn.T for s in ("unconditional", "conditional")]
     limit = float(np.max(np.abs(states[0])))
     for ax, V, title in zip(axes, states, ("unconditional", "conditional"), strict=True):
-        image = plots.covariance(ax, V, labels, title, limit)
+        image = figures.covariance(ax, V, labels, title, limit)
     fig.colorbar(image, ax=axes, shrink=0.85, label="covariance (vacuum 1/2)")
     return fig
 

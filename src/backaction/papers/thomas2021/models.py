@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from backaction.matrices import Array
+from backaction.numerics.matrices import Array
 
 
 @dataclass(frozen=True)

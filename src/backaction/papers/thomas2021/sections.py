@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from backaction import entanglement, wiener
+from backaction.experiment.results import evaluate, gaussian_state
 from backaction.papers.thomas2021.context import Thomas
-from backaction.results import evaluate, gaussian_state
+from backaction.states import entanglement
+from backaction.tracking import wiener
 
 
 def excess_noise(c: Thomas) -> str:

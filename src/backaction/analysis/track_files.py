@@ -1,0 +1,385 @@
+"""Tracking record files: one or many, each on its own, here in threads or on a Dask scheduler.
+
+A file that is there already, made by the same call of the same record, is kept; a failure is told and does not stop the
+others; a run that was killed goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backaction import tracking
+from backaction._version import __version__
+from backaction.analysis import technical_noise
+from backaction.errors import BackactionError, InputError, ModelError
+from backaction.experiment.experiment import Experiment
+from backaction.files import to_json
+from backaction.numerics.matrices import Array
+from backaction.records import statistics
+from backaction.records.formats import read_record
+from backaction.records.record import Record
+from backaction.records.shot_level import calibrate
+from backaction.records.spectrum import Spectrum
+from backaction.records.statistics import Line, Test
+from backaction.systems.poles import mode_frequencies
+from backaction.systems.steady import unconditional
+from backaction.tracking import agreement, drift
+from backaction.tracking.innovations import Monitor, innovation_tests
+from backaction.tracking.inputs import Demodulation
+from backaction.tracking.track_file import read_track
+from backaction.workers import connect
+
+_HEAD = 1 << 24
+Say = Callable[[str, float | None], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to do with every file; plain data, so that it travels to a worker.
+
+    `given` is what the record files do not say; `follow` names parameters that are followed in `segments`; `veto` are
+    stretches (from, to in seconds) that are taken for missing. Where the experiment has several currents a record is its
+    files joined by commas, in the order of the currents; so are `shot` and `dark`.
+    """
+
+    experiment: Experiment
+    shot: str
+    dark: str | None = None
+    given: dict[str, Any] = field(default_factory=dict)
+    frame: str = "rotating"
+    every: int | None = None
+    estimate: str = "filtered"
+    modes: tuple[str, ...] | None = None
+    start: str = "unconditional"
+    ahead_s: float = 0.0
+    demodulate: tuple[float, int] | None = None
+    single: bool = False
+    square_root: bool = False
+    innovations: bool = True
+    check: bool = False
+    follow: tuple[str, ...] = ()
+    segments: int = 20
+    veto: tuple[tuple[float, float], ...] = ()
+
+    def key(self, record: str) -> str:
+        """Identifies the result: all options, this version, and the files' sizes and times."""
+        files = [p for given in (record, self.shot, self.dark) if given is not None for p in given.split(",")]
+        stamps = [_stamp(p) for p in files]
+        options = {k: v for k, v in vars(self).items() if k != "experiment"}
+        text = to_json([__version__, self.experiment.resolved().to_dict(), options, stamps], None)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one record: `status` done, kept (made before) or failed; tests and sentences for people."""
+
+    record: str
+    output: str
+    status: str
+    sentence: str
+    tests: tuple[Test, ...] = ()
+    notes: tuple[str, ...] = ()
+    exit_code: int = 0
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check passed."""
+        return self.status != "failed" and all(t.passed for t in self.tests)
+
+
+def track_file(job: Job, record: str, output: str, say: Say | None = None) -> Outcome:
+    """Track one record file.
+
+    Raises
+    ------
+    BackactionError
+        As `tracking.track`, `records.calibrate` and the readers do.
+    """
+    tell: Say = say or (lambda text, part: None)
+    key = job.key(record)
+    there = _made_by(output, key)
+    if there is not None:
+        tests_then = tuple(Test(*t) for t in there["tests"])
+        said = f"{output} is there already, made by the same call"
+        return Outcome(record, output, "kept", said, tests_then, tuple(there["notes"]))
+    experiment = job.experiment
+    several = _read(experiment, record, job.given)
+    shots, darks = (
+        [None] * len(several) if p is None else _read(experiment, p, job.given) for p in (job.shot, job.dark)
+    )
+    several = [_vetoed(r, job.veto) for r in several]
+    data = several[0]
+    for r in several:
+        part = r.clipped_fraction()
+        if part > 0.05:
+            raise InputError(f"{r.name}: {100 * part:.3g} % of its samples are clipped: take it again with less gain")
+    tell("calibrating", None)
+    band = experiment.band_hz or _band(experiment, data)
+    electronic = float(np.real(experiment.detectors()[0].electronic_noise_sn)) if experiment.detectors() else 0.0
+    calibrations = [
+        calibrate(r if r.size <= _HEAD else r.part(0, _HEAD), shot, dark, electronic, band)
+        for r, shot, dark in zip(several, shots, darks, strict=True)
+    ]
+    calibration = calibrations[0]
+    notes = [w for c in calibrations for w in c.warnings]
+    tests: list[Test] = []
+    schedule: drift.Schedule = []
+    if job.follow and len(several) > 1:
+        raise InputError(f"{experiment.name}: following parameters takes one current, here are {len(several)}")
+    if job.follow:
+        tell(f"following {', '.join(job.follow)}", None)
+        followed = drift.follow(replace(experiment, band_hz=band), data, calibration, job.follow, job.segments)
+        schedule = followed.schedule
+        notes += [f"constant parameters: {t.sentence}" for t in followed.before if t.name.startswith("drift")]
+        tests += [t for t in followed.after if t.name.startswith("drift")]
+        for j, name in enumerate(followed.names):
+            low, high = np.min(followed.values[:, j]), np.max(followed.values[:, j])
+            notes.append(
+                f"{name} between {low:.6g} and {high:.6g} in {job.segments} segments (+- {np.mean(followed.sd[:, j]):.2g}; "
+                f"wanders by {followed.wander[j]:.2g} over {followed.time_s:.2g} s)"
+            )
+    options: dict[str, Any] = {
+        "frame": job.frame, "estimate": job.estimate, "modes": job.modes, "start": job.start, "schedule": schedule,
+        "ahead_s": job.ahead_s, "demodulate": None if job.demodulate is None else Demodulation(*job.demodulate),
+        "single": job.single, "square_root": job.square_root,
+    }  # fmt: skip
+    watched = _Watch(band)
+    inputs = tracking.currents(several, [c.density for c in calibrations], options["demodulate"])
+    if job.estimate != "retrodicted":
+        made = tracking.setup(experiment, inputs, start=job.start, schedule=schedule)  # type: ignore[arg-type]
+        watched.prepare(made, data.shots * tracking.length(several, inputs))
+    facts = {
+        "experiment": to_json(experiment.resolved().to_dict(), None), "record": data.name, "job": key,
+        "shot_noise_density": calibration.density,
+    }  # fmt: skip
+    if schedule:
+        facts["schedule"] = to_json(
+            [[t, {n: float(np.real(e.value(n))) for n in job.follow}] for t, e in schedule], None
+        )
+
+    def closing(found: tracking.Track) -> dict[str, Any]:
+        """Checks before the file has its name: they are kept in it."""
+        if watched.monitor is not None:
+            tests.extend(innovation_tests(watched.monitor, calibration, watched.band))
+            if not inputs.complex:
+                notes.extend(_lines(watched, experiment))
+        else:
+            notes.append("the innovations were not tested: a retrodiction, too short a record, or no steady filter")
+        notes.extend(_doubts(experiment, found))
+        if job.check and job.estimate != "filtered":
+            notes.append(f"--check compares filtered estimates; this track is {job.estimate}")
+        if job.estimate == "filtered" and found.modes == experiment.reported_modes() and not job.ahead_s:
+            lost = technical_noise.costs(experiment)
+            if lost:
+                parts = ", ".join(map(str, lost[:6]))
+                notes.append(f"technical noise costs {lost[0].loss:.4f} of {lost[0].variance:.4f}: {parts}")
+        if job.check and job.estimate == "filtered":
+            tell("retrodicting", None)
+            agreed = None
+            if len(several) == 1:
+                agreed = agreement.agreement(
+                    experiment, data, calibration, demodulate=options["demodulate"], schedule=schedule
+                )
+            tests.extend([] if agreed is None else [agreed])
+            if agreed is None:
+                notes.append(
+                    "prediction and retrodiction cannot be compared: several shots or currents, too short a record, or a "
+                    "state of which later samples do not tell"
+                )
+        if found.missing or found.clipped:
+            size = data.shots * tracking.length(several, inputs) * inputs.factor
+            notes.append(
+                f"{found.missing} samples missing ({100 * found.missing / size:.2g} %), {found.clipped} clipped "
+                f"({100 * found.clipped / size:.2g} %): predicted through"
+            )
+        kept = {"tests": [[t.name, t.passed, t.value, t.p, t.sentence] for t in tests], "notes": notes}
+        return facts | {"checks": to_json(kept, None)}
+
+    found = tracking.track(
+        experiment, several, calibrations, every=job.every, progress=lambda part: tell("filtering", part), output=output,
+        innovations=job.innovations, monitor=watched, facts=closing, **options,
+    )  # fmt: skip
+    sentence = (
+        f"wrote {output}: {found.mean.shape[-2]} means of {', '.join(found.modes)} every {found.time_step_s:.4g} s"
+    )
+    return Outcome(record, output, "done", sentence, tuple(tests), tuple(notes))
+
+
+def _doubts(experiment: Experiment, found: tracking.Track) -> list[str]:
+    """Whether the track knows more than no record would tell."""
+    try:
+        V = unconditional(experiment.system)
+    except ModelError:
+        return []
+    index = experiment.system.indices(found.modes)
+    known = float(np.trace(found.covariance)) / float(np.trace(V[np.ix_(index, index)]))
+    if np.isfinite(known) and known > 0.97 and found.estimate != "retrodicted":
+        return [
+            f"the means say next to nothing: their covariance is {100 * known:.1f} % of the unconditional one (a baseband "
+            "that misses the modes, a prediction too far ahead, or a detector that does not see them)"
+        ]
+    return []
+
+
+def _lines(watched: _Watch, experiment: Experiment) -> list[str]:
+    """What is said of noise that the model does not have."""
+    lines = watched.lines()
+    notes = [f"unexplained noise at {x.frequency_hz / 1e3:.6g} kHz ({x.excess:.3g} x)" for x in lines]
+    notes += [f"it may enter {p.place}; as TOML:\n{p.toml}" for p in technical_noise.proposals(experiment, lines)]
+    if lines:
+        notes.append("V_c of this track is not that of the system: say where the lines enter, and track again")
+    return notes
+
+
+def run(
+    job: Job,
+    records: Sequence[str],
+    outputs: Sequence[str],
+    scheduler: str | None = None,
+    workers: int | None = None,
+    progress: Callable[[Outcome, int], None] | None = None,
+) -> list[Outcome]:
+    """Track many record files independently, in threads here or on a Dask scheduler; failures become outcomes.
+
+    `progress` is called with each outcome as it comes and how many are there.
+    """
+    done: dict[int, Outcome] = {}
+
+    def arrived(i: int, outcome: Outcome) -> None:
+        done[i] = outcome
+        if progress:
+            progress(outcome, len(done))
+
+    if scheduler is not None:
+        client = connect(scheduler)
+        from distributed import as_completed as finished
+
+        with client:
+            futures = client.map(_isolated, [job] * len(records), list(records), list(outputs), pure=False)
+            number_of = {f.key: i for i, f in enumerate(futures)}
+            for future, outcome in finished(futures, with_results=True):
+                arrived(number_of[future.key], outcome)
+    else:
+        pool = ThreadPoolExecutor(max(1, workers or os.cpu_count() or 1))
+        try:
+            waiting = {
+                pool.submit(_isolated, job, r, o): i for i, (r, o) in enumerate(zip(records, outputs, strict=True))
+            }
+            for future in as_completed(waiting):
+                arrived(waiting[future], future.result())
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+    return [done[i] for i in range(len(records))]
+
+
+def _isolated(job: Job, record: str, output: str) -> Outcome:
+    try:
+        return track_file(job, record, output)
+    except BackactionError as error:
+        return Outcome(record, output, "failed", str(error), exit_code=error.exit_code)
+    except Exception as error:  # one record's failure, whatever it is, stops no other
+        return Outcome(record, output, "failed", f"{record}: {type(error).__name__}: {error}", exit_code=2)
+
+
+class _Watch:
+    """A `Monitor` that is made when the predicted variance is known."""
+
+    def __init__(self, band_hz: tuple[float, float]) -> None:
+        self.band, self.monitor = band_hz, None  # type: tuple[float, float], Monitor | None
+
+    def prepare(self, made: tracking.Setup, size: int) -> None:
+        variance = made.innovation_variance_sn
+        rate = 1 / made.currents.interval_s
+        if not np.isfinite(variance) or size < 4096:
+            return
+        # of a baseband all of it: its frequencies count from the reference
+        band = (0.0, 0.48 * rate) if made.currents.complex else (self.band[0], min(self.band[1], 0.48 * rate))
+        self.band = band
+        segments = int(np.clip(size // 20_000, 4, 20))
+        self.monitor = Monitor(rate, size, variance, band, segments)
+
+    def __call__(self, start: int, innovation: Array) -> None:
+        if self.monitor is not None:
+            self.monitor(start, innovation)
+
+    def state(self) -> dict[str, Any] | None:
+        """The monitor's, for a run that is resumed."""
+        return None if self.monitor is None else self.monitor.state()
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Go on from a `state()`."""
+        if self.monitor is not None:
+            self.monitor.restore(saved)
+
+    def lines(self) -> list[Line]:
+        """Residual lines within the band."""
+        assert self.monitor is not None
+        f, density, averages = self.monitor.spectrum(2048)
+        if f.size < 16:
+            return []
+        spectrum = Spectrum(f, density, averages, float(f[1] - f[0]), "1")
+        return statistics.residual_lines(spectrum, np.ones(f.size))
+
+
+def _read(experiment: Experiment, path: str, given: dict[str, Any]) -> list[Record]:
+    """The records of an argument: one file, or one for each of several currents."""
+    currents = experiment.system.currents
+    parts = path.split(",") if len(currents) > 1 else [path]
+    if len(parts) != max(1, len(currents)):
+        raise InputError(f"{path}: the experiment has the currents {', '.join(currents)}: name a file for each, A,B")
+    return [read_record(p, **given) for p in parts]
+
+
+def _vetoed(record: Record, stretches: Sequence[tuple[float, float]]) -> Record:
+    """The record with more gaps."""
+    gaps = list(record.gaps)
+    for low, high in stretches:
+        a, b = (round((t - record.start_s) * record.sample_rate_hz) for t in (low, high))
+        if b <= 0 or a >= record.size:
+            raise InputError(f"--veto {low:g}:{high:g}: outside the record {record.name} ({record.duration_s:g} s)")
+        gaps.append((max(a, 0), min(b, record.size)))
+    return replace(record, gaps=tuple(gaps))
+
+
+def _band(experiment: Experiment, record: Record) -> tuple[float, float]:
+    f = np.abs(mode_frequencies(experiment.system, experiment.reported_modes()))
+    top = 0.48 * record.sample_rate_hz
+    if np.max(f) < 1e-6 * top:  # modes of a rotating frame
+        return 0.0, top
+    return float(0.9 * np.min(f)), float(min(1.1 * np.max(f), top))
+
+
+def _stamp(path: str) -> list[Any]:
+    """The argument as it is, and size and time of the file (of all files of a Zarr store)."""
+    file = Path(path)
+    if not file.exists() and ":" in path:
+        file = Path(path.rpartition(":")[0])
+    files = sorted(p for p in file.rglob("*") if p.is_file()) if file.is_dir() else [file]
+    try:
+        stats = [p.stat() for p in files]
+    except OSError:
+        return [path, str(file.absolute())]
+    return [path, str(file.absolute()), sum(s.st_size for s in stats), max((s.st_mtime_ns for s in stats), default=0)]
+
+
+def _made_by(output: str, key: str) -> dict[str, Any] | None:
+    """Tests and notes of a track that the same job made, None where it is another or none."""
+    if not Path(output).exists():
+        return None
+    try:
+        attributes = read_track(output)[1]
+    except InputError:
+        return None
+    if attributes.get("job") != key or "checks" not in attributes:
+        return None
+    return dict(json.loads(attributes["checks"]))

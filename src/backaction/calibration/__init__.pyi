@@ -1,0 +1,9 @@
+from .catalogue import METHODS as METHODS
+from .fitting import fit as fit
+from .method import Method as Method
+from .method import Quantity as Quantity
+from .method import Result as Result
+from .occupations import Occupations as Occupations
+from .occupations import fit_occupations as fit_occupations
+from .sets import run_one as run_one
+from .sets import run_set as run_set

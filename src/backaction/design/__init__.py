@@ -1,0 +1,5 @@
+"""Designs: optima of any result, constrained; sweeps, sensing, stability."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

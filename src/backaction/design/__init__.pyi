@@ -1,0 +1,9 @@
+from .optimization import Optimum as Optimum
+from .optimization import optimize as optimize
+from .problems import Problem as Problem
+from .sensing import Sensitivity as Sensitivity
+from .sensing import Signal as Signal
+from .sensing import sensitivity as sensitivity
+from .sensing import waveform_variance as waveform_variance
+from .stability import stable_range as stable_range
+from .sweeps import sweep as sweep

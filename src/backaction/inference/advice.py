@@ -1,0 +1,196 @@
+"""What a posterior says about the next measurement, and about the worst model that the data allow.
+
+Both look at the EPR variance V of one record at its fixed (a, angle), the one that is reported.
+
+* Next: sigma(V)^2 = g^T (sum_r F_r + P)^-1 g with g = dV/du, F_r the Fisher information of record r and P the priors' (the
+  identity): a calibration with half its error is P_ii = 4, a record with twice the averages 2 F_r.
+* Worst: the largest V over all parameters within the calibrations' intervals |u| <= k and
+  2 [ln L_max - ln L(u)] <= delta_chi2, ln L_max the best within the intervals.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from backaction.errors import InputError, ModelError, nearest
+from backaction.inference.model import Systems
+from backaction.inference.posterior import Posterior
+from backaction.numerics.matrices import Array
+from backaction.states import entanglement
+
+
+@dataclass(frozen=True)
+class Gain:
+    """Sigma of V now and after one improvement."""
+
+    what: str
+    kind: str
+    now: float
+    after: float
+
+    def __str__(self) -> str:
+        return f"{self.what}: sigma(V) {self.now:.4f} -> {self.after:.4f}"
+
+
+@dataclass(frozen=True)
+class Worst:
+    """The largest EPR variance that data and calibrations allow, and where; `variance` at the maximum of the posterior."""
+
+    record: str
+    variance: float
+    worst: float
+    weight: float
+    angle_deg: float
+    delta_chi2: float
+    interval: float
+    at: dict[str, float]
+    pushed: tuple[str, ...]
+    status: str
+
+    def __str__(self) -> str:
+        words = "entangled even for" if self.worst < 1 else "not shown to be entangled for"
+        return (
+            f"{self.record}: {words} the worst model that the data allow: V <= {self.worst:.3f} (fit {self.variance:.3f}) "
+            f"at a = {self.weight:.3f}, angle {self.angle_deg:.1f} deg, within {self.interval:g} sd of the calibrations and "
+            f"chi-square {self.delta_chi2:g} of the best fit"
+        )
+
+
+class _Variance:
+    """V(u) of one record at its fixed (a, angle), and its gradient by central differences of the compiled solver."""
+
+    def __init__(self, found: Posterior, record: str | None) -> None:
+        names = [r.name for r in found.campaign.records]
+        tails = {n: f"[{n}]" if len(names) > 1 else "" for n in names}
+        known = {n: found.derived[k] for n, t in tails.items() if (k := f"conditional.epr.fixed{t}") in found.derived}
+        if not known:
+            raise InputError(f"{found.campaign.name}: no record with two modes: there is no EPR variance")
+        if record is None:
+            record = min(known, key=lambda n: float(np.nanmean(known[n].values)))
+        elif record not in known:
+            raise InputError(f"no record '{record}'{nearest(record, known)}")
+        self.record = record
+        self.weight, self.angle_deg = known[record].facts["weight"], known[record].facts["angle_deg"]
+        self.systems: Systems = found.target.systems(names.index(record))
+
+    def __call__(self, u: Array) -> Array:
+        V = self.systems.conditional(u)
+        return np.asarray(entanglement.epr_variance(V, self.weight, self.angle_deg))
+
+    def slope(self, u: Array, steps: Array) -> Array:
+        """Derivatives along the columns of `steps` (P, k)."""
+        h = 1e-4
+        both = self(np.concatenate([u + h * steps.T, u - h * steps.T]))
+        k = steps.shape[1]
+        return (both[:k] - both[k:]) / (2 * h)
+
+
+def next_measurements(found: Posterior, record: str | None = None) -> list[Gain]:
+    """Every calibration with half its error and every record with twice its averages, the most useful first.
+
+    Raises
+    ------
+    InputError
+        If no record has two modes, or `record` is unknown.
+    """
+    target, u = found.target, found.ready.mode.u
+    variance = _Variance(found, record)
+    g = variance.slope(u, np.eye(target.size))
+    at_model = target.with_data(target.models(u))
+    eye = np.eye(target.size)
+    each = [at_model.only(k).evaluator().hessian(u) - eye for k in range(len(target.campaign.records))]
+    total = sum(each) + eye
+
+    def sigma(information: Array) -> float:
+        return float(np.sqrt(g @ np.linalg.solve(information, g)))
+
+    now, mix = sigma(total), target.mixing()
+    out = []
+    for i, p in enumerate(target.parameters):
+        if (p.prior.mean is None and p.prior.median is None) or ":" in p.name:
+            continue  # no calibration that could be better
+        half = eye.copy()
+        half[i, i] = 2.0  # of the normal scores z = M u, whose prior covariance is M M^T: twice the precision's root
+        mixed = np.linalg.solve(mix, half @ mix)
+        better = total - eye + mixed.T @ mixed
+        out.append(Gain(f"half the error of {target.labels()[i]}", "calibration", now, sigma(better)))
+    for r, F in zip(target.campaign.records, each, strict=True):
+        out.append(Gain(f"twice the averages of {r.name}", "record", now, sigma(total + F)))
+    if len(each) > 1:
+        out.append(Gain("twice the averages of all records", "record", now, sigma(total + sum(each))))
+    return sorted(out, key=lambda x: x.after)
+
+
+def worst_case(
+    found: Posterior, record: str | None = None, delta_chi2: float = 4.0, interval: float = 2.0, seed: int = 0
+) -> Worst:
+    """The largest EPR variance that data and calibrations allow (SLSQP from several starts, exact data gradients).
+
+    Raises
+    ------
+    InputError
+        For a delta_chi2 or interval that is not positive.
+    ModelError
+        If no start leads to a maximum.
+    """
+    from scipy import optimize
+
+    if not (delta_chi2 > 0 and interval > 0):
+        raise InputError(f"worst case: chi-square {delta_chi2:g} and interval {interval:g} must be > 0")
+    target, mode = found.target, found.ready.mode
+    variance = _Variance(found, record)
+    run = target.evaluator()
+
+    def data(u: Array) -> tuple[float, Array]:
+        value, slope = run.gradient(u)
+        return value + 0.5 * float(u @ u), slope + u
+
+    inside = optimize.minimize(
+        lambda u: tuple(-np.asarray(x) for x in data(u)), np.clip(mode.u, -interval, interval), jac=True,
+        method="L-BFGS-B", bounds=[(-interval, interval)] * target.size, options={"maxiter": 500},
+    )  # fmt: skip
+    top, root = -float(inside.fun), mode.root
+    centre = inside.x
+    best_w = np.zeros(target.size)
+
+    def place(w: Array) -> Array:
+        return centre + root @ w
+
+    def room(w: Array) -> float:
+        return delta_chi2 - 2 * (top - data(place(w))[0])
+
+    constraints = [
+        {"type": "ineq", "fun": room, "jac": lambda w: 2 * root.T @ data(place(w))[1]},
+        {"type": "ineq", "fun": lambda w: interval - place(w), "jac": lambda w: -root},
+        {"type": "ineq", "fun": lambda w: interval + place(w), "jac": lambda w: root},
+    ]
+    rng = np.random.default_rng(seed)
+    g = variance.slope(centre, root)
+    uphill = g / max(float(np.linalg.norm(g)), 1e-300)
+    starts = [0.5 * uphill, 1.5 * uphill, 0.5 * (uphill + 0.5 * rng.standard_normal(target.size) / target.size**0.5)]
+    best, status = -np.inf, "not converged"
+    for start in starts:
+        result = optimize.minimize(
+            lambda w: -float(variance(place(w)[None])[0]), start, jac=lambda w: -variance.slope(place(w), root),
+            constraints=constraints, method="SLSQP", options={"maxiter": 200, "ftol": 1e-7},
+        )  # fmt: skip
+        feasible = room(result.x) > -1e-3 * delta_chi2 and np.max(np.abs(place(result.x))) < interval * (1 + 1e-6)
+        if feasible and -result.fun > best:
+            best, best_w = -float(result.fun), result.x
+            status = "maximum" if result.success else "not converged"
+    if not np.isfinite(best):
+        raise ModelError(f"{target.campaign.name}: no worst case was found within {interval:g} sd of the calibrations")
+    u = place(best_w)
+    labels = target.labels()
+    values = target.values(u)
+    order = np.argsort(-np.abs(u))
+    pushed = tuple(labels[i] for i in order if abs(u[i]) > 0.98 * interval)
+    return Worst(
+        variance.record, float(variance(mode.u[None])[0]), best, variance.weight, variance.angle_deg, delta_chi2, interval,
+        {labels[i]: float(values[i]) for i in order}, pushed, status,
+    )  # fmt: skip
+
+
+__all__ = ["Gain", "Worst", "next_measurements", "worst_case"]

@@ -1,0 +1,117 @@
+"""One measured (or simulated) spectrum with all that is needed to compare a model with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from backaction.errors import InputError, ModelError
+from backaction.experiment.experiment import Experiment
+from backaction.experiment.prior import Prior
+from backaction.inference.bins import Bins, bins
+from backaction.numerics.matrices import Array
+from backaction.records.shot_level import Calibration
+from backaction.records.spectrum import Spectrum
+from backaction.systems.poles import narrowest
+from backaction.systems.sampled import Digitiser
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """One spectrum of a campaign: the experiment with this record's own values, its bins, calibration and digitiser.
+
+    `fixed` names the fields that this record sets (they are not fitted in it, unless they vary between records); `line_hz`
+    is the width of the narrowest line that the bins must resolve (default: the experiment's own).
+    """
+
+    name: str
+    experiment: Experiment
+    spectrum: Spectrum
+    calibration: Calibration
+    digitiser: Digitiser
+    fixed: tuple[str, ...] = ()
+    priors: Mapping[str, Prior] = field(default_factory=dict)
+    calibrated_by: str = ""
+    duration_s: float = 0.0
+    warnings: tuple[str, ...] = ()
+    line_hz: float | None = None
+
+    @property
+    def density_sn(self) -> Array:
+        """The measured bins in shot-noise units of the calibration."""
+        return np.asarray(self.spectrum.density / self.calibration.density)
+
+    @property
+    def averages(self) -> Array:
+        """Effective averages of every bin."""
+        return np.broadcast_to(np.asarray(self.spectrum.averages, dtype=float), self.spectrum.density.shape)
+
+    def bins(self) -> Bins:
+        """How the model becomes these bins."""
+        return bins(
+            self.spectrum.frequency_hz, self.spectrum.resolution_hz, self.digitiser, *quadrature(self.experiment, self)
+        )
+
+    def with_density(self, density_sn: Array) -> Measured:
+        """The same with other data, in shot-noise units."""
+        return replace(self, spectrum=replace(self.spectrum, density=np.asarray(density_sn) * self.calibration.density))
+
+
+def simulated(
+    name: str,
+    experiment: Experiment,
+    band_hz: tuple[float, float],
+    duration_s: float,
+    seed: int | None,
+    resolution_hz: float | None = None,
+    digitiser: Digitiser = Digitiser(1e7),
+    scale_sd: float = 2e-3,
+) -> Measured:
+    """A spectrum drawn from the experiment's own values: Gamma bins with duration x resolution averages.
+
+    Without a seed the bins are the expected ones exactly.
+    """
+    width = resolution_hz or resolution(experiment, duration_s, band_hz)
+    count = int((band_hz[1] - band_hz[0]) / width)
+    if not 10 <= count <= 20000:
+        raise InputError(f"{name}: {count} bins of {width:g} Hz in {band_hz[0]:g}..{band_hz[1]:g} Hz: from 10 to 20000")
+    if band_hz[1] > 0.48 * digitiser.sample_rate_hz and digitiser.reference_hz is None:
+        raise InputError(f"{name}: the band ends at {band_hz[1]:g} Hz, sampled at {digitiser.sample_rate_hz:g} Hz")
+    f = band_hz[0] + width * (np.arange(count) + 0.5)
+    averages = width * duration_s
+    blank = Spectrum(f, np.ones(count), averages, width, "SN/Hz")
+    record = Measured(name, experiment, blank, Calibration(1.0, scale_sd, "SN"), digitiser, duration_s=duration_s)
+    if np.max(np.linalg.eigvals(experiment.system.A).real, initial=-1.0) >= 0:
+        raise ModelError(f"{name}: the experiment's own values are unstable: nothing to simulate")
+    mean = record.bins().expected(experiment.system)
+    if seed is not None:
+        mean = mean * np.random.default_rng(seed).gamma(averages, 1 / averages, count)
+    return record.with_density(mean)
+
+
+def resolution(experiment: Experiment, duration_s: float, band_hz: tuple[float, float]) -> float:
+    """An eighth of the narrowest line in the band, at least 10 raw bins wide, at most 4000 bins."""
+    line = narrowest(experiment.system, band_hz)
+    span = band_hz[1] - band_hz[0]
+    line = span / 50 if line is None else line
+    return float(max(min(line / 8, span / 200), 10 / duration_s, span / 4000))
+
+
+def quadrature(experiment: Experiment, record: Measured) -> tuple[int, bool]:
+    """Points in a bin for the narrowest line of the model, and whether no line lies among the aliases."""
+    f = record.spectrum.frequency_hz
+    width = float(np.max(record.spectrum.resolution_hz))
+    line = record.line_hz or narrowest(experiment.system, (float(f[0] - width), float(f[-1] + width)))
+    # merged bins are wide only where the model is smooth: the narrowest ones decide
+    least = float(np.min(record.spectrum.resolution_hz))
+    points = 1 if line is None else int(np.clip(np.ceil(1.5 * least / line), 1, 16))
+    if width > least or (line is not None and least > line / 60):
+        points = max(points, 2)
+    poles = np.linalg.eigvals(experiment.system.A) / (2 * np.pi)
+    sharp = np.abs(poles.imag[np.abs(poles.real) < 0.1 * np.abs(poles.imag)])
+    rate = record.digitiser.sample_rate_hz
+    reference = record.digitiser.reference_hz or 0.0
+    smooth = not np.any(np.abs(sharp - reference) > 0.5 * rate)
+    return points, smooth

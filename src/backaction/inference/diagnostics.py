@@ -1,0 +1,237 @@
+"""How far a posterior may be trusted: convergence, prediction of the data, conflict with the priors, what is identified."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from backaction.inference.campaign import Likelihood
+from backaction.inference.data import Measured
+from backaction.inference.maximum import Mode
+from backaction.inference.quantities import Quantity
+from backaction.inference.samplers import Draws
+from backaction.inference.target import SCALE, Target
+from backaction.numerics.matrices import Array
+from backaction.records.statistics import Test, chi_square_p, gamma_normal_scores, residual_lines
+
+RHAT, LEAST = 1.01, 400.0
+"""Largest R-hat and least effective number of draws (bulk and tail) of a converged run (Vehtari et al. 2021)."""
+BANDS = 40
+
+
+def summarised(values: Array) -> dict[str, float]:
+    """Mean, sd, 5, 50 and 95 % quantiles, bulk and tail effective draws and R-hat of values (chains, draws)."""
+    from arviz_stats.base import array_stats
+
+    good = values[np.isfinite(values)]
+    if not good.size:
+        return dict.fromkeys(("mean", "sd", "q05", "q50", "q95", "ess_bulk", "ess_tail", "rhat"), np.nan)
+    q = np.quantile(good, [0.05, 0.5, 0.95])
+    out = {"mean": float(np.mean(good)), "sd": float(np.std(good)), "q05": q[0], "q50": q[1], "q95": q[2]}
+    out |= {"ess_bulk": np.nan, "ess_tail": np.nan, "rhat": np.nan}
+    if good.size == values.size and np.ptp(good) > 0 and values.shape[1] > 3:
+        arguments = dict(chain_axis=0, draw_axis=1)
+        out["ess_bulk"] = float(array_stats.ess(values, method="bulk", **arguments))
+        out["ess_tail"] = float(array_stats.ess(values, method="tail", prob=(0.05, 0.95), **arguments))
+        if values.shape[0] > 1:
+            out["rhat"] = float(array_stats.rhat(values, **arguments))
+    return {k: float(v) for k, v in out.items()}
+
+
+def run(
+    fine: Target, target: Target, mode: Mode, draws: Draws, quantities: Mapping[str, Quantity]
+) -> tuple[list[Test], dict[str, Any], list[str]]:
+    """All checks: tests (which must pass), facts for the record, warnings."""
+    tests = [_converged(draws, target.labels()), *_predicted(fine, draws)]
+    pulls, overall = conflict(target, mode, draws)
+    tests.append(overall)
+    facts: dict[str, Any] = {"conflict": pulls}
+    facts["sensitivity"] = sensitivity(target, draws, quantities)
+    facts["identifiability"] = identifiability(target, mode)
+    facts["correlation"] = correlations(target, draws, quantities)
+    warnings = [f"{n} is {v:+.1f} sd from what its prior and the data allow" for n, v in pulls.items() if abs(v) > 3]
+    return tests, facts, warnings
+
+
+def _converged(draws: Draws, labels: Sequence[str]) -> Test:
+    if draws.method in ("importance", "laplace"):
+        good = draws.status == "converged"
+        k = draws.facts.get("pareto_k", float("nan"))
+        words = f"importance sampling: {draws.status}, Pareto k = {k:.2f}" if good else draws.status
+        return Test("sampler", good, k, None, words)
+    stats = [summarised(draws.u[..., i]) for i in range(draws.u.shape[-1])]
+    worst = max(s["rhat"] for s in stats)
+    bulk, tail = min(s["ess_bulk"] for s in stats), min(s["ess_tail"] for s in stats)
+    diverged = draws.facts.get("divergences", 0.0)
+    several = draws.u.shape[0] > 1
+    few = diverged <= 1e-3 * draws.u.shape[0] * draws.u.shape[1]
+    good = several and worst < RHAT and min(bulk, tail) > LEAST and few and draws.status == "converged"
+    words = (
+        f"{draws.method}: R-hat at most {worst:.4f}, effective draws at least {bulk:.0f} (bulk), {tail:.0f} (tail), "
+        f"{diverged:.0f} divergences"
+    )
+    if not good:
+        slow = max(range(len(stats)), key=lambda i: stats[i]["rhat"] if np.isfinite(stats[i]["rhat"]) else np.inf)
+        words += f": NOT converged (worst: {labels[slow]}; more draws or chains)"
+    return Test("sampler", good, worst, None, words)
+
+
+def _predicted(fine: Target, draws: Draws, most: int = 100) -> list[Test]:
+    """Posterior predictive p-values of every spectrum: all bins, smooth residuals in bands, lines."""
+    flat = draws.flat
+    picked = flat[np.linspace(0, len(flat) - 1, min(most, len(flat))).astype(int)]
+    models = fine.models(picked)
+    out = []
+    error = fine.model_error(picked)
+    for record, mu in zip(fine.campaign.records, models, strict=True):
+        N, y = record.averages, record.density_sn
+        good_ones = [(m, e) for m, e in zip(mu, error, strict=True) if np.all(np.isfinite(m))]
+        if fine.campaign.likelihood.kind == "thomas2021":
+            values = [(y - m) / (0.08 * y + 0.1) for m, _ in good_ones]
+        else:
+            values = [gamma_normal_scores(y / m, 1 / (1 / N + e**2)) for m, e in good_ones]
+        bins = float(np.mean([chi_square_p(z) for z in values]))
+        bands = float(np.mean([chi_square_p(banded(z)) for z in values]))
+        middle = np.mean(mu[np.all(np.isfinite(mu), axis=-1)], axis=0)
+        plain = np.ndim(record.spectrum.averages) == 0 and fine.campaign.likelihood == Likelihood()
+        lines = residual_lines(_in_sn(record), middle) if plain else []
+        good = min(bins, bands) >= 1e-3 and not lines
+        words = "predicts" if good else "does NOT predict"
+        extra = "".join(f"; a line is left at {x.frequency_hz / 1e3:.6g} kHz ({x.excess:.3g} x)" for x in lines[:3])
+        out.append(
+            Test(
+                f"prediction of {record.name}", good, float(np.mean(record.density_sn / middle)), min(bins, bands),
+                f"the model {words} {record.name}: p = {bins:.2g} over {N.size} bins, {bands:.2g} over {BANDS} bands{extra}",
+            )
+        )  # fmt: skip
+    return out
+
+
+def _in_sn(record: Measured) -> Any:
+    return record.spectrum.scaled(1 / record.calibration.density, "SN")
+
+
+def banded(scores: Array, count: int = BANDS) -> Array:
+    """Scores of neighbouring bins summed into bands, of unit variance: what a smooth misfit moves."""
+    parts = np.array_split(scores, min(count, scores.size))
+    return np.array([np.sum(p) / np.sqrt(p.size) for p in parts])
+
+
+def conflict(target: Target, mode: Mode, draws: Draws) -> tuple[dict[str, float], Test]:
+    """How far the data pull each parameter from its prior, in sigma, and all of them together.
+
+    A posterior mean m with variance v (in coordinates whose prior is standard normal) has m ~ N(0, 1 - v) over data that the
+    priors allow: m/sqrt(1 - v) is standard normal. Together: m^T (1 - H^-1)^-1 m over directions that the data determine.
+    """
+    flat = draws.flat
+    z = flat @ target.mixing().T  # normal scores of the parameters themselves, also where calibrations are correlated
+    m, v = np.mean(z, axis=0), np.var(z, axis=0)
+    room = np.sqrt(np.maximum(1 - v, 0.0))
+    pulls = {
+        n: float(x / r) if r > 0.2 else 0.0
+        for n, x, r in zip(target.labels(), m, room, strict=True)
+    }  # fmt: skip
+    w, U = np.linalg.eigh(np.eye(target.size) - np.cov(flat.T).reshape(target.size, target.size))
+    kept = w > 0.05
+    scores = (U.T @ np.mean(flat, axis=0))[kept] / np.sqrt(w[kept])
+    p = chi_square_p(scores) if scores.size else 1.0
+    worst = max(pulls, key=lambda n: abs(pulls[n]))
+    good = p >= 1e-3
+    words = "compatible" if good else "NOT compatible"
+    test = Test(
+        "data against priors", good, float(np.sum(scores**2)), p,
+        f"data and priors are {words} (p = {p:.2g}; largest conflict {pulls[worst]:+.1f} sigma: {worst})",
+    )  # fmt: skip
+    return pulls, test
+
+
+def sensitivity(target: Target, draws: Draws, quantities: Mapping[str, Quantity]) -> dict[str, dict[str, Any]]:
+    """How the mean of each derived quantity moves with the priors, from the draws alone.
+
+    `shift`: when a prior's centre moves by one of its own sd, Cov(V, u_i) (C^-1 z where calibrations are correlated);
+    `scaling`: under a power of a prior, Cov(V, ln p_i)/sd(V), ln p_i = -u_i^2/2 (Kallioinen et al. 2023). The five
+    largest of each.
+    """
+    u = draws.flat
+    z = np.linalg.solve(target.mixing().T, u.T).T  # C^-1 z of correlated calibrations; u itself of the others
+    z = z - np.mean(z, axis=0)
+    log = -0.5 * u**2
+    log = log - np.mean(log, axis=0)
+    labels = target.labels()
+    out: dict[str, dict[str, Any]] = {}
+    for name, q in quantities.items():
+        x = q.values.reshape(-1)
+        good = np.isfinite(x)
+        if not np.any(good) or np.std(x[good]) == 0:
+            continue
+        centred = x[good] - np.mean(x[good])
+        shift, scaling = z[good].T @ centred / good.sum(), log[good].T @ centred / good.sum() / np.std(x[good])
+        top = np.argsort(-np.abs(shift))[:5]
+        by = np.argsort(-np.abs(scaling))[:5]
+        out[name] = {
+            "shift": {labels[i]: float(shift[i]) for i in top},
+            "scaling": {labels[i]: float(scaling[i]) for i in by},
+        }
+    return out
+
+
+def correlations(target: Target, draws: Draws, quantities: Mapping[str, Quantity]) -> dict[str, dict[str, float]]:
+    """The five parameters that each derived quantity is most correlated with."""
+    values, labels = target.values(draws.flat), target.labels()
+    out = {}
+    for name, q in quantities.items():
+        x = q.values.reshape(-1)
+        good = np.isfinite(x)
+        if good.sum() < 10 or np.std(x[good]) == 0:
+            continue
+        with np.errstate(invalid="ignore", divide="ignore"):
+            r = np.array([np.corrcoef(x[good], values[good, i])[0, 1] for i in range(len(labels))])
+        top = np.argsort(-np.abs(np.nan_to_num(r)))[:5]
+        out[name] = {labels[i]: float(np.nan_to_num(r[i])) for i in top}
+    return out
+
+
+def identifiability(target: Target, mode: Mode) -> list[str]:
+    """What the data do not tell by themselves, in words, from the eigenvectors of their Fisher information.
+
+    The information is that of the data alone, in units of the priors: an eigenvalue below 1 says less than the prior does. A
+    direction of two parameters is named as a product or ratio (by the signs of d ln theta), one of many as a combination.
+    """
+    F = target.fisher(mode.u, prior=False)
+    w, U = np.linalg.eigh((F + F.T) / 2)
+    labels, values, slopes = target.labels(), target.values(mode.u), np.diag(target.slopes(mode.u))
+    out = []
+    alone: list[str] = []
+    mixed: list[list[str]] = []
+    for value, v in zip(w, U.T, strict=True):
+        if value > 1.0:
+            continue
+        share = v**2
+        order = np.argsort(-share)
+        if share[order[0]] > 0.9:
+            if labels[order[0]] != SCALE:
+                alone.append(labels[order[0]])
+            continue
+        names = [labels[i] for i in order if share[i] > 0.1][:4]
+        i, j = order[:2]
+        across = np.zeros(len(v))
+        across[i], across[j] = -v[j], v[i]
+        told = float(across @ F @ across) / float(across @ across)
+        if share[i] + share[j] > 0.75 and min(share[i], share[j]) > 0.1 and told > 10:
+            # along v both change: what stays is measured
+            a, b = v[i] * slopes[i] / values[i], v[j] * slopes[j] / values[j]
+            word = "x" if a * b < 0 else "/"
+            out.append(f"{labels[i]} {word} {labels[j]} is measured, not each")
+        elif len(names) == 1:
+            alone += names
+        else:
+            mixed.append(names)
+    if mixed:
+        every = list(dict.fromkeys(n for names in mixed for n in names))
+        count = "a combination" if len(mixed) == 1 else f"{len(mixed)} combinations"
+        out.append(f"{count} of {', '.join(every)}: the priors decide, not the data")
+    if alone:
+        out.insert(0, f"the data say less than the prior of: {', '.join(dict.fromkeys(alone))}")
+    return out

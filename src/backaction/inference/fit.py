@@ -1,0 +1,156 @@
+"""The fit of one measured spectrum: the maximum of the posterior, its errors, and how well it describes the data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from backaction.errors import ModelError
+from backaction.experiment.experiment import Experiment
+from backaction.experiment.prior import Prior
+from backaction.inference import maximum, samplers
+from backaction.inference.calibration_file import Correlated
+from backaction.inference.campaign import Campaign, Likelihood
+from backaction.inference.maximum import Mode, Progress, find_mode
+from backaction.inference.samplers import Draws
+from backaction.inference.target import SCALE, Target
+from backaction.numerics.matrices import Array
+from backaction.records.shot_level import Calibration
+from backaction.records.spectrum import Spectrum
+from backaction.records.statistics import chi_square_p, gamma_normal_scores
+from backaction.systems.sampled import Digitiser
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A campaign ready to be sampled: `fine` with all its bins, `target` with those merged that the model makes alike."""
+
+    fine: Target
+    target: Target
+    mode: Mode
+
+
+def prepare(campaign: Campaign, progress: Progress | None = None, starts: int = 3) -> Prepared:
+    """Find the maximum on coarse bins, merge the fine ones by the model there, and find it again.
+
+    Raises
+    ------
+    ModelError
+        If the posterior has no maximum that can be found, or is not determined.
+    """
+    say = progress or (lambda text, part: None)
+    fine = Target(campaign)
+    if fine.size == 0:
+        raise ModelError(f"{campaign.name}: nothing to fit: no parameter has a prior")
+    rough = Target(campaign.coarse())
+    mode = find_mode(rough, starts, progress=progress)
+    say("merging bins", None)
+    target = fine
+    # scatter that does not shrink with the width of a bin has none to merge
+    plain = campaign.likelihood == Likelihood()
+    if plain and max(b.white.size for b in fine.bins) > 200:
+        models, poles = fine.models(mode.u), [fine.poles(k, mode.u) for k in range(len(campaign.records))]
+        target = Target(campaign.merged(models, poles))
+    mode = maximum.improved(target, mode)
+    condition = float(np.linalg.cond(mode.hessian))
+    if condition > 1e14:
+        raise ModelError(f"the fit is not determined: condition number {condition:.1g}; give priors to more parameters")
+    return Prepared(fine, target, mode)
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """Result of `fit_spectrum`.
+
+    `names`, `values`, `covariance` in the parameters' own units (the last is `SCALE`, relative); `experiment` at the
+    maximum; `model` the spectrum there in the record's density unit; `p` the goodness of fit; `band_ratio` measured over
+    model power in the band; `mean_ratio` the unweighted mean of the bins' ratios with `mean_ratio_sd`.
+    """
+
+    experiment: Experiment
+    names: tuple[str, ...]
+    values: Array
+    covariance: Array
+    priors: Mapping[str, Prior]
+    spectrum: Spectrum
+    model: Array
+    scale: float
+    p: float
+    band_ratio: float
+    mean_ratio: float
+    mean_ratio_sd: float
+    at_bound: tuple[str, ...]
+    condition: float
+    status: str
+    evaluations: int
+    prepared: Prepared = field(repr=False)
+
+    @property
+    def sd(self) -> Array:
+        """Standard deviations."""
+        return np.sqrt(np.diag(self.covariance))
+
+    @property
+    def correlation(self) -> Array:
+        """Correlation matrix of the parameters."""
+        s = self.sd
+        return self.covariance / np.outer(s, s)
+
+    def pull(self, name: str) -> float:
+        """(value - prior mean)/prior sd; 0 without a normal prior."""
+        prior = self.priors.get(name)
+        if prior is None or prior.sd is None or prior.mean is None:
+            return 0.0
+        return float((self.values[self.names.index(name)] - prior.mean) / prior.sd)
+
+    @cached_property
+    def quick(self) -> Draws:
+        """Draws by Laplace and importance sampling; its status says whether they may be used."""
+        return samplers.importance(self.prepared.target, self.prepared.mode, 4000, seed=0)
+
+
+def fit_spectrum(
+    experiment: Experiment,
+    spectrum: Spectrum,
+    calibration: Calibration,
+    digitiser: Digitiser,
+    progress: Callable[[str], None] | None = None,
+    correlated: Correlated = (),
+) -> Fit:
+    """Fit every field that has a prior, and the scale, to a measured spectrum (density in the record's own unit).
+
+    Raises
+    ------
+    ModelError
+        If the model has no spectrum within its priors, or the fit does not converge or is not determined.
+    """
+    say = progress or (lambda text: None)
+    campaign = Campaign.of(experiment, spectrum, calibration, digitiser, correlated)
+    ready = prepare(campaign, lambda text, part: say(text))
+    return laplace_fit(ready)
+
+
+def laplace_fit(ready: Prepared) -> Fit:
+    """The quick answer of a campaign of one spectrum."""
+    target, mode = ready.target, ready.mode
+    record = ready.fine.campaign.records[0]
+    values, slope = target.values(mode.u), target.slopes(mode.u)
+    covariance = (slope @ mode.root) @ (slope @ mode.root).T
+    mu = ready.fine.models(mode.u)[0]
+    ratio, N = record.density_sn / mu, record.averages
+    fitted = int(np.sum(np.diag(mode.root @ mode.root.T) < 0.5))
+    best = record.experiment.with_values({k: float(v) for k, v in target.fields(0, mode.u).items()}, "fit")
+    bound = [p.name for p, u in zip(target.parameters, mode.u, strict=True) if abs(u) > 0.55 * p.reach]
+    scale = float(values[target.names.index(SCALE)])
+    order = [i for i, n in enumerate(target.names) if n != SCALE] + [target.names.index(SCALE)]
+    return Fit(
+        best, tuple(target.names[i] for i in order), values[order], covariance[np.ix_(order, order)],
+        {p.name: p.prior for p in target.parameters if p.name != SCALE}, record.spectrum, mu * record.calibration.density,
+        scale, chi_square_p(gamma_normal_scores(ratio, N), fitted),
+        float(np.sum(record.density_sn) / np.sum(mu)), float(np.average(ratio, weights=N)),
+        float(1 / np.sqrt(np.sum(N))), tuple(bound), float(np.linalg.cond(mode.hessian)), "converged", mode.evaluations,
+        ready,
+    )  # fmt: skip

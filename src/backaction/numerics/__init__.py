@@ -1,0 +1,1 @@
+"""Numerical methods that know no physics: matrix equations, compiled loops, traces, recursions."""

@@ -1,0 +1,250 @@
+"""Compiled batches of conditional states: the Riccati equation by structure-preserving doubling, and a test of stability.
+
+    A V + V A^T + Q - (V C^T + N) R^-1 (V C^T + N)^T = 0
+
+for one current after another elimination of N: A~ = A - N R^-1 C, Q~ = Q - N R^-1 N^T, G = C^T R^-1 C; doubling as in Chu,
+Fan, Lin, Linear Algebra Appl. 396, 55 (2005), on matrices scaled so that V is of order one. No eigenvalue problem; sums of
+positive matrices alone. `residual` says how well the equation holds, relative to its terms.
+Compiled for its size: `compile.library("riccati", n=6)`.
+"""
+
+import numpy as np
+
+
+def product(a, b, out):
+    """Out = a b, all square."""
+    n = len(a)
+    for i in range(n):
+        for j in range(n):
+            out[i, j] = 0.0
+        for k in range(n):
+            x = a[i, k]
+            for j in range(n):
+                out[i, j] += x * b[k, j]
+
+
+def eliminate(a, b):
+    """B becomes a^-1 b (a is destroyed); False where a is singular."""
+    n = len(a)
+    for k in range(n):
+        best = k
+        for i in range(k + 1, n):
+            if abs(a[i, k]) > abs(a[best, k]):
+                best = i
+        if not abs(a[best, k]) > 0.0:
+            return False
+        if best != k:
+            for j in range(n):
+                a[k, j], a[best, j] = a[best, j], a[k, j]
+            for j in range(b.shape[1]):
+                b[k, j], b[best, j] = b[best, j], b[k, j]
+        inverse = 1.0 / a[k, k]
+        for i in range(k + 1, n):
+            factor = a[i, k] * inverse
+            if factor != 0.0:
+                for j in range(k + 1, n):
+                    a[i, j] -= factor * a[k, j]
+                for j in range(b.shape[1]):
+                    b[i, j] -= factor * b[k, j]
+    for k in range(n - 1, -1, -1):
+        inverse = 1.0 / a[k, k]
+        for j in range(b.shape[1]):
+            b[k, j] *= inverse
+        for i in range(k):
+            factor = a[i, k]
+            if factor != 0.0:
+                for j in range(b.shape[1]):
+                    b[i, j] -= factor * b[k, j]
+    return True
+
+
+def stable(A):
+    """Whether every eigenvalue of A has a negative real part: powers of its Cayley transform shrink."""
+    none = np.empty((0, 0))
+    return lyapunov(A, none, none)
+
+
+def lyapunov(A, Q, V):
+    """V with A V + V A^T + Q = 0 by doubling; False where A is not stable. An empty V asks for that alone.
+
+    With the Cayley transform F = (g - A)^-1 (g + A): V = sum_k F^k Q_F F^kT, Q_F = 2 g (g - A)^-1 Q (g - A)^-T.
+    """
+    n = len(A)
+    wanted = len(V) > 0
+    if n == 0:
+        return True
+    rate = 0.0
+    for i in range(n):
+        total = 0.0
+        for j in range(n):
+            total += abs(A[i, j])
+        rate = max(rate, total)
+    if not (rate > 0.0 and rate < 1e300):
+        return False
+    width = 3 * n if wanted else n
+    left, B = np.empty((n, n)), np.empty((n, width))
+    power, work, half = np.empty((n, n)), np.empty((n, n)), np.empty((n, n))
+    for i in range(n):
+        for j in range(n):
+            one = 1.0 if i == j else 0.0
+            left[i, j] = one - A[i, j] / rate
+            B[i, j] = one + A[i, j] / rate
+            if wanted:
+                B[i, n + j] = Q[i, j] * (2.0 / rate)
+                B[i, 2 * n + j] = one
+    if not eliminate(left, B):
+        return False
+    for i in range(n):
+        for j in range(n):
+            power[i, j] = B[i, j]
+            if wanted:
+                total = 0.0
+                for k in range(n):
+                    total += B[i, n + k] * B[j, 2 * n + k]
+                V[i, j] = total
+    for _ in range(70):
+        size = 0.0
+        for i in range(n):
+            total = 0.0
+            for j in range(n):
+                total += abs(power[i, j])
+            size = max(size, total)
+        if size < 1e-9 or (size < 0.9 and not wanted):
+            return True
+        if not size < 1e120:
+            return False
+        if wanted:
+            product(power, V, half)
+            for i in range(n):
+                for j in range(n):
+                    work[j, i] = power[i, j]
+            product(half, work, left)
+            for i in range(n):
+                for j in range(i + 1):
+                    V[i, j] += 0.5 * (left[i, j] + left[j, i])
+                    V[j, i] = V[i, j]
+        product(power, power, work)
+        power, work = work, power
+    return False
+
+
+def riccati(A, Q, N, R, C, V):
+    """Fill V (n, n) with the stabilising solution; returns the relative residual (inf where there is none)."""
+    n = len(A)
+    a, q, g = np.empty((n, n)), np.empty((n, n)), np.empty((n, n))
+    rate, most_q, most_g = 0.0, 0.0, 0.0
+    for i in range(n):
+        for j in range(n):
+            a[i, j] = A[i, j] - N[i] * C[j] / R
+            q[i, j] = Q[i, j] - N[i] * N[j] / R
+            g[i, j] = C[i] * C[j] / R
+            rate = max(rate, abs(a[i, j]))
+            most_q = max(most_q, abs(q[i, j]))
+            most_g = max(most_g, abs(g[i, j]))
+    if not (rate > 0.0 and R > 0.0):
+        return np.inf
+    size = np.sqrt(most_q / most_g) if most_q > 0.0 and most_g > 0.0 else 1.0
+    X, W, Y, B = np.empty((n, n)), np.empty((n, n)), np.empty((n, n)), np.empty((n, 2 * n))
+    F, G, H, T = np.empty((n, n)), np.empty((n, n)), np.empty((n, n)), np.empty((n, n))
+    for i in range(n):
+        for j in range(n):
+            a[i, j] /= rate
+            q[i, j] /= rate * size
+            g[i, j] *= size / rate
+    gamma = 0.5  # of the order of the largest rate
+    # the filter equation is that of a control problem with a^T: K = (a^T - gamma)^-1, W = (a - gamma + q K g)^-1
+    for i in range(n):
+        for j in range(n):
+            X[i, j] = a[j, i] - (gamma if i == j else 0.0)
+            T[i, j] = g[i, j]
+    if not eliminate(X, T):  # T = K g
+        return np.inf
+    product(q, T, X)
+    for i in range(n):
+        for j in range(n):
+            X[i, j] += a[i, j] - (gamma if i == j else 0.0)
+            W[i, j] = 1.0 if i == j else 0.0
+    if not eliminate(X, W):
+        return np.inf
+    product(T, W, G)
+    # H = 2 gamma W q K: (W q) K = ((K^T (W q)^T))^T
+    product(W, q, H)
+    for i in range(n):
+        for j in range(n):
+            X[i, j] = a[i, j] - (gamma if i == j else 0.0)
+            T[i, j] = H[j, i]
+    if not eliminate(X, T):
+        return np.inf
+    for i in range(n):
+        for j in range(n):
+            H[i, j] = 2.0 * gamma * T[j, i]
+            G[i, j] *= 2.0 * gamma
+            F[i, j] = (1.0 if i == j else 0.0) + 2.0 * gamma * W[j, i]
+    for _ in range(70):
+        product(G, H, X)
+        for i in range(n):
+            X[i, i] += 1.0
+            for j in range(n):
+                B[i, j] = F[i, j]
+                total = 0.0
+                for k in range(n):
+                    total += G[i, k] * F[j, k]
+                B[i, n + j] = total
+        if not eliminate(X, B):
+            return np.inf
+        for i in range(n):
+            for j in range(n):
+                W[i, j], Y[i, j] = B[i, j], B[i, n + j]
+        product(H, W, T)
+        change, most = 0.0, 0.0
+        for i in range(n):
+            for j in range(i + 1):
+                total = 0.0
+                for k in range(n):
+                    total += F[k, i] * T[k, j] + F[k, j] * T[k, i]
+                X[i, j] = 0.5 * total
+        for i in range(n):
+            for j in range(i + 1):
+                H[i, j] += X[i, j]
+                H[j, i] = H[i, j]
+                change = max(change, abs(X[i, j]))
+                most = max(most, abs(H[i, j]))
+        if not most < 1e150:
+            return np.inf
+        product(F, Y, X)
+        for i in range(n):
+            for j in range(n):
+                G[i, j] += 0.5 * (X[i, j] + X[j, i])
+        product(F, W, X)
+        for i in range(n):
+            for j in range(n):
+                F[i, j] = X[i, j]
+        if change <= 1e-9 * most:  # convergence is quadratic
+            break
+    # the residual of a V + V a^T + q - V g V
+    product(a, H, T)
+    product(g, H, X)
+    product(H, X, W)
+    worst, scale = 0.0, 1e-300
+    for i in range(n):
+        for j in range(n):
+            worst = max(worst, abs(T[i, j] + T[j, i] + q[i, j] - W[i, j]))
+            scale = max(scale, abs(T[i, j]), abs(q[i, j]), abs(W[i, j]))
+            V[i, j] = H[i, j] * size
+    return worst / scale
+
+
+def conditional(slots, points, n, V, residual):
+    """V (K, n, n) and residual (K,) of many systems: rows of `points` hold A, Q, N, R, C at the places `slots`."""
+    A, Q, N, C = np.empty((n, n)), np.empty((n, n)), np.empty(n), np.empty(n)
+    for k in range(len(points)):
+        at = 0
+        for i in range(n):
+            for j in range(n):
+                A[i, j] = points[k, slots[at]]
+                Q[i, j] = points[k, slots[n * n + at]]
+                at += 1
+        for i in range(n):
+            N[i] = points[k, slots[2 * n * n + i]]
+            C[i] = points[k, slots[2 * n * n + n + 1 + i]]
+        residual[k] = riccati(A, Q, N, points[k, slots[2 * n * n + n]], C, V[k])

@@ -1,0 +1,17 @@
+from .formats import read_record as read_record
+from .record import Record as Record
+from .shot_level import Calibration as Calibration
+from .shot_level import calibrate as calibrate
+from .simulation import Adc as Adc
+from .simulation import Simulation as Simulation
+from .simulation import simulate as simulate
+from .spectrum import Spectrum as Spectrum
+from .spectrum import averaged_spectrum as averaged_spectrum
+from .statistics import Line as Line
+from .statistics import Test as Test
+from .statistics import chi_square_p as chi_square_p
+from .statistics import gamma_normal_scores as gamma_normal_scores
+from .statistics import residual_lines as residual_lines
+from .tables import Table as Table
+from .tables import read_table as read_table
+from .tables import to_spectrum as to_spectrum

@@ -1,0 +1,145 @@
+"""A record as a spectrum: averaged periodograms, and the effective number of averages of each bin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from backaction.errors import InputError
+from backaction.numerics.matrices import Array
+from backaction.records.record import Record
+
+_SEGMENT = 1 << 22
+
+
+@dataclass(frozen=True, eq=False)
+class Spectrum:
+    """Averaged two-sided power spectral density with its statistics.
+
+    `density` (f,) in unit^2/Hz; each bin is distributed as Gamma with `averages` (effective number of averages, the
+    inverse squared relative standard deviation); bins are `resolution_hz` wide. Both are numbers, or arrays where bins have
+    been `merged`. `correlation` is the variance of a mean over many bins relative to that of independent ones: 1 for
+    those of
+    `averaged_spectrum`, 1.94 for the single bins of Hann-windowed periodograms.
+    """
+
+    frequency_hz: Array
+    density: Array
+    averages: Any
+    resolution_hz: Any
+    unit: str
+    correlation: float = 1.0
+
+    def merged(self, starts: Array) -> Spectrum:
+        """Neighbouring bins made one: groups begin at the indices `starts`; averages and widths add up."""
+        N = np.broadcast_to(np.asarray(self.averages, dtype=float), self.density.shape)
+        width = np.broadcast_to(np.asarray(self.resolution_hz, dtype=float), self.density.shape)
+        total, wide = np.add.reduceat(N, starts), np.add.reduceat(width, starts)
+        low = (self.frequency_hz - width / 2)[starts]
+        density = np.add.reduceat(self.density * N, starts) / total
+        return replace(self, frequency_hz=low + wide / 2, density=density, averages=total, resolution_hz=wide)
+
+    def band(self, low_hz: float, high_hz: float) -> Spectrum:
+        """The bins within [low, high]."""
+        inside = (self.frequency_hz >= low_hz) & (self.frequency_hz <= high_hz)
+        if not np.any(inside):
+            raise InputError(
+                f"no spectral bin in {low_hz:g}..{high_hz:g} Hz (spectrum reaches {self.frequency_hz[-1]:g} Hz)"
+            )
+        each = {k: v[inside] for k in ("averages", "resolution_hz") if np.ndim(v := getattr(self, k))}
+        return replace(self, frequency_hz=self.frequency_hz[inside], density=self.density[inside], **each)
+
+    def scaled(self, factor: float, unit: str) -> Spectrum:
+        """Density multiplied by `factor`."""
+        return replace(self, density=self.density * factor, unit=unit)
+
+
+def averaged_spectrum(record: Record, resolution_hz: float, taper: float = 0.1) -> Spectrum:
+    """Periodograms of long tapered pieces, averaged over pieces and over neighbouring frequencies.
+
+    Pieces are the contiguous stretches between gaps (at most 2^22 samples each, their mean removed); the Tukey window's
+    tapered fraction is `taper`. With K pieces of equal length and M raw bins per output bin the effective number of
+    averages is K M c, 1/c = 1 + 2 sum_{m<M} (1 - m/M) rho_m with rho_m = |FT of w^2 at m|^2, normalised, the correlation of
+    raw bins m apart. Frequencies are bin centres;
+    the first and last bins (mean removal, Nyquist) are left out.
+
+    Raises
+    ------
+    InputError
+        If the record is too short for the resolution.
+    """
+    fs = record.sample_rate_hz
+    wanted = int(np.ceil(8 * fs / resolution_hz))
+    length = min(record.size, max(_SEGMENT, wanted))
+    # a whole number of raw bins per output bin, so that all have the same number of averages
+    resolution_hz = max(1, round(resolution_hz * length / fs)) * fs / length
+    if record.is_complex and record.reference_hz is None:
+        raise InputError(
+            f"{record.name}: complex (demodulated) samples without 'reference_hz', the lock-in's reference"
+        )
+    low = fs / 2 if record.is_complex else 0.0  # what is added to a frequency so that it counts from zero
+    bins = int(np.floor((fs / 2 + low) / resolution_hz)) + 1
+    total, count = np.zeros(bins), np.zeros(bins)
+    windows: dict[int, Array] = {}
+    for x in _pieces(record, length, min(wanted, length)):
+        if len(x) not in windows:
+            windows = {len(x): _tukey(len(x), taper)}  # one at a time: memory does not grow with the record
+        w = windows[len(x)]
+        if record.is_complex:
+            power = np.abs(np.fft.fft(x * w)) ** 2 / (fs * np.sum(w * w))
+            f = np.fft.fftfreq(len(x), 1 / fs)
+        else:
+            power = np.abs(np.fft.rfft((x - np.mean(x)) * w)) ** 2 / (fs * np.sum(w * w))
+            f = np.fft.rfftfreq(len(x), 1 / fs)
+        index = np.minimum(((f + low) / resolution_hz + 1e-9).astype(int), bins - 1)
+        total += np.bincount(index, power, bins)
+        count += np.bincount(index, minlength=bins)
+    if not np.any(count) or length < wanted:
+        raise InputError(
+            f"{record.name}: too short for a resolution of {resolution_hz:g} Hz: needs {wanted} contiguous samples "
+            f"({wanted / fs:.3g} s), has {record.size}"
+        )
+    keep = slice(1, max(2, bins - 2))
+    density = total[keep] / np.maximum(count[keep], 1)
+    centres = ((np.arange(bins) + 0.5) * resolution_hz - fs / 2 / max(1, length))[keep] - low
+    if record.reference_hz is not None:
+        centres = centres + record.reference_hz  # of the current before it was demodulated
+    raw = round(resolution_hz * length / fs)
+    averages = float(np.median(count[keep])) * efficiency(_tukey(length, taper), raw)
+    return Spectrum(centres, density, averages, resolution_hz, f"{record.unit}^2/Hz")
+
+
+def _pieces(record: Record, length: int, least: int) -> Iterator[Array]:
+    """Contiguous stretches of at most `length` and at least `least` samples, of all shots."""
+    for shot in range(record.shots):
+        for start in range(0, record.size, length):
+            yield from _contiguous(record.values(start, start + length, shot), least)
+
+
+def _contiguous(values: Array, least: int) -> list[Array]:
+    good = np.isfinite(values)
+    if np.all(good):
+        return [values] if len(values) >= least else []
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], good, [False]]).astype(int)))
+    return [values[a:b] for a, b in zip(edges[::2], edges[1::2], strict=True) if b - a >= least]
+
+
+def efficiency(w: Array, raw_bins: int) -> float:
+    """Effective over nominal averages of `raw_bins` neighbouring bins of a periodogram with window w."""
+    size = min(raw_bins, len(w) // 2)
+    rho = np.abs(np.fft.rfft(w * w)[:size]) ** 2
+    rho = rho / rho[0]
+    m = np.arange(1, size)
+    return float(1 / (1 + 2 * np.sum((1 - m / raw_bins) * rho[1:])))
+
+
+def _tukey(size: int, fraction: float) -> Array:
+    w = np.ones(size)
+    edge = int(fraction * size / 2)
+    if edge:
+        rise = 0.5 * (1 - np.cos(np.pi * (np.arange(edge) + 0.5) / edge))
+        w[:edge], w[-edge:] = rise, rise[::-1]
+    return w

@@ -1,0 +1,303 @@
+"""The report of an analysis: a self-contained page, figures, `result.json` and `track.h5`."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backaction._version import __version__
+from backaction.analysis.analysis import Analysis, epr_trajectory, shot_units
+from backaction.files import to_json
+from backaction.report.figures import covariance, ratio, spectrum, trajectory
+from backaction.report.page import STYLE, _save, escaped, writable
+from backaction.report.posterior import corner
+from backaction.systems.sampled import sampled_budget
+
+FILES = (
+    "index.html",
+    "result.json",
+    "fitted.toml",
+    "track.h5",
+    "spectrum.png",
+    "trajectory.png",
+    "covariance.png",
+    "innovations.png",
+    "posterior.png",
+)
+"""What a report folder holds (trajectory and covariance only for calibrated records)."""
+
+
+def write(analysis: Analysis, folder: str | Path, progress: Callable[[str], None] | None = None) -> Path:
+    """Write the report into `folder` (made if needed); files appear only when all of them are complete.
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be made or is a file.
+    """
+    target = writable(folder)
+    say = progress or (lambda text: None)
+    work = Path(tempfile.mkdtemp(prefix=".report.", dir=target))
+    try:
+        figures = _figures(analysis)
+        images: dict[str, str] = {}
+        for name, make in figures.items():
+            say(f"drawing {name}")
+            images[name] = _save(make(), work / f"{name}.png")
+        say("writing the track")
+        analysis.track.save(work / "track.h5")
+        document = analysis.document()
+        (work / "result.json").write_text(to_json(document), "utf-8")
+        fitted = analysis.fit.experiment
+        (work / "fitted.toml").write_text(
+            f"# {analysis.record.name}: maximum of the posterior\n{fitted.to_toml()}", "utf-8"
+        )
+        (work / "index.html").write_text(_page(analysis, document, images), "utf-8")
+        if (target / "result.json").is_file():  # an earlier report of ours: leave none of its files beside the new ones
+            for old in FILES:
+                (target / old).unlink(missing_ok=True)
+        for item in sorted(work.iterdir()):
+            item.replace(target / item.name)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return target
+
+
+# -- figures ----------------------------------------------------------------------------------------------------------
+
+
+def _figures(analysis: Analysis) -> dict[str, Callable[[], Any]]:
+    out: dict[str, Callable[[], Any]] = {"spectrum": lambda: spectrum_figure(analysis)}
+    if analysis.quantum is not None:
+        out["trajectory"] = lambda: trajectory_figure(analysis)
+        out["covariance"] = lambda: covariance_figure(analysis)
+    out["innovations"] = lambda: innovations_figure(analysis)
+    posterior = analysis.posterior
+    if posterior is not None and posterior.derived:
+        out["posterior"] = lambda: corner(posterior)
+    return out
+
+
+def spectrum_figure(analysis: Analysis) -> Any:
+    """Measured spectrum over the fitted model, stacked by source."""
+    fig, ax = _figure(8.0, 4.6)
+    f = np.linspace(*analysis.band_hz, 1500)
+    f = np.union1d(f, analysis.measured.frequency_hz) if analysis.measured.density.size < 4000 else f
+    record, fit = analysis.record, analysis.fit
+    budget = sampled_budget(fit.experiment.system, record.digitiser, f)
+    unit = shot_units(analysis.calibration, fit)
+    name = "shot noise" if analysis.calibration.floor_known else "fitted floor"
+    scale = fit.scale if analysis.calibration.floor_known else 1.0
+    spectrum(ax, budget, analysis.measured.scaled(1 / unit, name), scale, name)
+    return fig
+
+
+def trajectory_figure(analysis: Analysis) -> Any:
+    """Conditional trajectory in the rotating frame: the EPR pair, or each mode alone."""
+    track = analysis.track
+    e = (analysis.quantum or {}).get("epr_variance")
+    count = min(len(track.mean), max(100, int(10 * track.memory_s / track.time_step_s)))
+    start = min(len(track.mean) - count, int(20 * track.memory_s / track.time_step_s))
+    part = slice(start, start + count)
+    times = track.times_s[part]
+    if e is None:
+        fig, ax = _figure(5.2, 4.6)
+        name = track.modes[0]
+        lines = trajectory(
+            ax, times, track.mean[part, 0], track.mean[part, 1], track.covariance[:2, :2], (f"X {name}", f"P {name}")
+        )
+    else:
+        fig, ax = _figure(5.6, 4.6)
+        x, p = epr_trajectory(analysis)
+        half = e["value"] / 2 * np.eye(2)
+        lines = trajectory(ax, times, x[part], p[part], half, ("X EPR (rotating)", "P EPR (rotating)"))
+        ax.set_title(
+            f"conditional trajectory, {1e3 * (times[-1] - times[0]):.2g} ms; dashed: separable limit", fontsize=9
+        )
+    fig.colorbar(lines, ax=ax, label="time (ms)")
+    return fig
+
+
+def covariance_figure(analysis: Analysis) -> Any:
+    """Unconditional and conditional covariance matrices, second mode turned by the EPR angle (Thomas 2021, Fig. 9)."""
+    q = analysis.quantum or {}
+    track = analysis.track
+    from backaction.states.gaussian import GaussianState
+
+    states = [("unconditional", np.array(q["unconditional"]["covariance"])), ("conditional", track.covariance)]
+    angle = q.get("epr_variance", {}).get("angle_deg", 0.0)
+    labels = [f"{a}{'′' if k and angle else ''}\n{m[:9]}" for k, m in enumerate(track.modes) for a in ("X", "P")]
+    fig, axes = _figure(9.0, 4.4, 2)
+    limit = float(np.max(np.abs(states[0][1])))
+    image = None
+    for ax, (title, V) in zip(axes, states, strict=True):
+        turned = GaussianState(V, track.modes)
+        if len(track.modes) == 2:
+            turned = turned.rotated(**{track.modes[1]: -angle})
+        image = covariance(ax, turned.covariance, labels, title, limit)
+    fig.colorbar(image, ax=axes, shrink=0.85, label="covariance (vacuum 1/2)")
+    return fig
+
+
+def innovations_figure(analysis: Analysis) -> Any:
+    """Measured over model spectrum, and the innovations' density over its prediction."""
+    fig, axes = _figure(8.0, 5.6, 1, 2)
+    measured = analysis.measured
+    quotient = replace(measured, density=measured.density / analysis.fit.model, unit="1")
+    lines = [x.frequency_hz for x in analysis.lines]
+    ratio(axes[0], [("spectrum / model", quotient)], lines)
+    axes[0].set_xlabel("")
+    ratio(axes[1], [("innovations / prediction", analysis.innovations)], lines)
+    return fig
+
+
+def _technical(quantum: dict[str, Any]) -> list[tuple[str, str]]:
+    """What technical noise costs, where there is any."""
+    costs = quantum["technical_cost"]
+    if not costs:
+        return []
+    parts = ", ".join(f"{c['source']} {c['epr_variance'] - c['without']:+.4f}" for c in costs[:6])
+    return [("EPR variance that technical noise costs", parts)]
+
+
+def _figure(width: float, height: float, columns: int = 1, rows: int = 1) -> Any:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    fig = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(fig)
+    axes = fig.subplots(rows, columns)
+    return fig, axes
+
+
+def _page(analysis: Analysis, document: dict[str, Any], images: dict[str, str]) -> str:
+    kind = {True: "yes", False: "no", None: "withheld"}[analysis.entangled]
+    parts = [
+        f"<h1>{escaped(analysis.experiment.name)}: {escaped(Path(analysis.record.name).name)}</h1>",
+        f'<p class="verdict {kind}">{escaped(analysis.verdict)}</p>',
+    ]
+    if analysis.warnings:
+        parts.append("<h2>Warnings</h2><ul>" + "".join(f"<li>{escaped(w)}</li>" for w in analysis.warnings) + "</ul>")
+    parts += [_checks(analysis), _numbers(analysis)]
+    captions = {
+        "spectrum": "Measured spectrum (points) over the fitted model, stacked by source.",
+        "trajectory": "Conditional trajectory with the one-sigma ellipse of the conditional state at its end.",
+        "covariance": "Covariance matrices of the reported modes.",
+        "innovations": "What the model leaves: 1 everywhere if it is right.",
+        "posterior": "Posterior of the main result and the parameters that it is most correlated with.",
+    }
+    parts.append("<h2>Figures</h2>")
+    for name, data in images.items():
+        parts.append(
+            f'<figure><img alt="{escaped(captions[name])}" src="data:image/png;base64,{data}">'
+            f"<figcaption>{escaped(captions[name])}</figcaption></figure>"
+        )
+    parts += [_parameters(analysis), _provenance(analysis, document)]
+    body = "\n".join(parts)
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<title>{escaped(analysis.experiment.name)} – backaction</title><style>{STYLE}</style></head>"
+        f"<body>{body}</body></html>\n"
+    )
+
+
+def _checks(analysis: Analysis) -> str:
+    rows = "".join(
+        f"<tr><td>{escaped(t.name)}</td><td "
+        f"class='{'good' if t.passed else 'bad'}'>{'passed' if t.passed else 'FAILED'}</td>"
+        f"<td>{escaped(t.sentence)}</td></tr>"
+        for t in analysis.tests
+    )
+    return f"<h2>Does the model fit the record?</h2><table>{rows}</table>"
+
+
+def _numbers(analysis: Analysis) -> str:
+    rows: list[tuple[str, str]] = []
+    q = analysis.quantum
+    if q is not None and "epr_variance" in q:
+        e, u = q["epr_variance"], q["unconditional"]
+        rows += [
+            ("EPR variance, this record's filter",
+             f"{e['value']:.4f} ± {e['sd']:.4f} (5–95 %: {e['q05']:.4f} – {e['q95']:.4f})"),
+            ("same, continuous record", f"{e['continuous_limit']:.4f}"),
+            ("at weight a, angle b", f"{e['weight']:.4f}, {e['angle_deg']:.2f}°"),
+            ("P(V < 1) given the model", f"{e['probability_below_1']:.3f}"),
+            *_technical(q),
+            ("EPR variance that the measured floor allows",
+             f"{q['measured_floor']['epr_variance']:.4f} (floor excess {q['measured_floor']['excess_sn']:+.4f} ± "
+             f"{q['measured_floor']['excess_sd_sn']:.4f} SN)"),
+            ("unconditional EPR variance at the same a, b", f"{u['epr_at_conditional']['variance']:.4f}"),
+            ("smallest PPT eigenvalue (entangled below 1/2)", f"{q['ppt']['value']:.4f} ± {q['ppt']['sd']:.4f}"),
+            ("log-negativity (ebit)", f"{q['conditional_sampled']['log_negativity']:.4f}"),
+        ]  # fmt: skip
+    if "after" in analysis.in_band:
+        b = analysis.in_band
+        rows.append(
+            (
+                f"density at {b['low_hz'] / 1e3:.4g}–{b['high_hz'] / 1e3:.4g} kHz over the neighbouring floor",
+                f"{b['before']:.3g} in the record, {b['after']:.3g} in the innovations",
+            )
+        )
+    if not rows:
+        return ""
+    cells = "".join(f"<tr><td>{escaped(a)}</td><td class='n'>{escaped(b)}</td></tr>" for a, b in rows)
+    return f"<h2>Numbers</h2><table>{cells}</table>"
+
+
+def _parameters(analysis: Analysis) -> str:
+    fit = analysis.fit
+    drawn = {} if analysis.posterior is None else analysis.posterior.summary
+    rows = []
+    for n, v, s in zip(fit.names, fit.values, fit.sd, strict=True):
+        prior = fit.priors.get(n)
+        if prior is None:
+            before = ""
+        elif prior.median is not None:
+            before = f"{prior.median:g} ×/ {prior.factor:g}"
+        elif prior.mean is None:
+            before = f"{prior.lower:g} … {prior.upper:g}"
+        else:
+            before = _pm(prior.mean, prior.sd or 0.0)
+        pull = f"{fit.pull(n):+.2f}" if prior is not None and prior.sd is not None else "–"
+        after = drawn.get(n)
+        more = "" if after is None else _pm(after["mean"], after["sd"])
+        rows.append(f"<tr><td>{escaped(n)}</td><td class='n'>{before}</td><td class='n'>{_pm(v, s)}</td>"
+                    f"<td class='n'>{pull}</td><td class='n'>{more}</td></tr>")  # fmt: skip
+    head = ("<tr><th>parameter</th><th class='n'>prior</th><th class='n'>maximum ± sd</th><th class='n'>pull</th>"
+            "<th class='n'>posterior mean ± sd</th></tr>")  # fmt: skip
+    R = fit.correlation - np.eye(len(fit.names))
+    pairs = sorted(((abs(R[i, j]), i, j) for i in range(len(R)) for j in range(i)), reverse=True)[:6]
+    strong = ", ".join(f"{fit.names[i]} – {fit.names[j]}: {R[i, j]:+.2f}" for size, i, j in pairs if size > 0.3)
+    note = f"<p>Strongest correlations: {escaped(strong)}.</p>" if strong else ""
+    for text in [] if analysis.posterior is None else analysis.posterior.facts["identifiability"]:
+        note += f"<p>{escaped(text[0].upper() + text[1:])}.</p>"
+    return f"<h2>Parameters</h2><table>{head}{''.join(rows)}</table>{note}"
+
+
+def _pm(value: float, sd: float) -> str:
+    """A value with its error, rounded to two digits of the error."""
+    if not (np.isfinite(sd) and sd > 0):
+        return f"{value:.6g}"
+    digits = max(0, 1 - int(np.floor(np.log10(sd))))
+    return f"{value:,.{digits}f} ± {sd:,.{digits}f}".replace(",", " ")
+
+
+def _provenance(analysis: Analysis, document: dict[str, Any]) -> str:
+    r, c = analysis.record, analysis.calibration
+    shown = {k: v for k, v in document["record"]["metadata"].items() if len(v) < 80}
+    meta = "; ".join(f"{k}: {v}" for k, v in shown.items()) + ("." if shown else "")
+    calibration = (
+        f"1 SN = {c.density:.4g} {c.unit}²/Hz ± {100 * c.relative_sd:.2f} %" if c.floor_known else "no shot reference"
+    )
+    return (
+        f"<footer>{escaped(r.name)}: {r.size} samples at {r.sample_rate_hz:g} Hz, {r.sampling} sampling. "
+        f"{escaped(calibration)}. "
+        f"{escaped(meta)}<br>backaction {__version__}; parameters, seed and every number are in result.json, the "
+        "fitted experiment in fitted.toml, the trajectory in track.h5.</footer>"
+    )

@@ -1,0 +1,17 @@
+from .entanglement import Epr as Epr
+from .entanglement import duan as duan
+from .entanglement import epr as epr
+from .entanglement import epr_variance as epr_variance
+from .entanglement import log_negativity as log_negativity
+from .entanglement import pair as pair
+from .entanglement import ppt_gradient as ppt_gradient
+from .entanglement import ppt_min as ppt_min
+from .entanglement import steering as steering
+from .gaussian import Convention as Convention
+from .gaussian import GaussianState as GaussianState
+from .gaussian import join as join
+from .gaussian import square_root as square_root
+from .gaussian import symplectic_spectrum as symplectic_spectrum
+from .measures import Measure as Measure
+from .measures import describe_state as describe_state
+from .measures import readout_map as readout_map
