@@ -63,7 +63,7 @@ def spectra() -> None:
     S, empty = np.empty(600), np.empty((0, 0))
 
     def ours() -> None:
-        loops.spectrum(A, Qc, Nc, r[0], C, empty, w, none, none, S, none, empty)
+        loops.noise_density(A, Qc, Nc, r[0], C, empty, w, none, none, S, none, empty)
 
     # what the fit does: fields -> matrices -> bins -> likelihood, and back (one point in a bin; aliases are 24 points more)
     fields = list(e.priors)
@@ -78,8 +78,8 @@ def spectra() -> None:
     def ours_gradient() -> None:
         loops.forward(*codes, memory)
         ours()
-        loops.lyapunov(A, Qc, V)
-        loops.spectrum(A, Qc, Nc, r[0], C, V, w, none, none, S, g, out)
+        loops.lyapunov_doubling(A, Qc, V)
+        loops.noise_density(A, Qc, Nc, r[0], C, V, w, none, none, S, g, out)
         one[target.program.outputs] = 1.0
         loops.reverse(*codes, memory, one)
 
@@ -180,7 +180,7 @@ def exceptional(e: Experiment, w: np.ndarray, loops) -> None:  # type: ignore[no
     C, w = system.detected().C, w[::20]
     S = np.empty(w.size)
     parts = [np.ascontiguousarray(x) for x in (system.A, Q, N[:, 0])]
-    loops.spectrum(
+    loops.noise_density(
         *parts,
         R[0, 0],
         np.ascontiguousarray(C[0]),
@@ -233,7 +233,11 @@ def states() -> None:
     V = np.empty((6, 6))
     args = [np.ascontiguousarray(x) for x in (s.A, Q, N[:, 0])]
     C = np.ascontiguousarray(d.C[0])
-    row("backaction, the solver alone", timed(lambda: library("riccati", n=6).riccati(*args, R[0, 0], C, V)), base)
+    row(
+        "backaction, the solver alone",
+        timed(lambda: library("riccati", n=6).riccati_doubling(*args, R[0, 0], C, V)),
+        base,
+    )
     row(
         "SciPy solve_continuous_are in a loop (matrices given)",
         timed(lambda: solve_continuous_are(s.A.T, d.C.T, Q, R, s=N)),

@@ -12,7 +12,7 @@ import scipy.optimize
 import scipy.signal
 
 import backaction as ba
-from backaction.records.shot_level import Calibration
+from backaction.records.shot_level import ShotNoise
 from backaction.records.simulation import VOLT_DENSITY
 from backaction.systems import steady
 from backaction.tracking.run import track
@@ -148,7 +148,7 @@ def gradient(experiment):
 def tracking(experiment):
     """One million samples to innovations and decimated means against scipy.signal.lfilter on the innovations alone."""
     record = ba.simulate(experiment, 0.1, 1e7, seed=1).record
-    calibration = Calibration(VOLT_DENSITY, 1e-3, "V")
+    calibration = ShotNoise(VOLT_DENSITY, 1e-3, "V")
     ours, found = clock(lambda: track(experiment, record, calibration, "lab", 64))
     f = sampled_filter(experiment.system, record)
     # innovations as one transfer function: 1 - H (z - F)^-1 K

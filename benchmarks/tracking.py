@@ -21,18 +21,18 @@ import scipy.signal
 import backaction as ba
 from backaction.elements import Line, TechnicalNoise
 from backaction.records.formats import read_record
-from backaction.records.shot_level import Calibration
+from backaction.records.shot_level import ShotNoise
 from backaction.records.simulation import VOLT_DENSITY, Adc, simulate
 from backaction.systems.sampled import steady_filter
 from backaction.systems.steady import unconditional
 from backaction.tracking.inputs import currents
-from backaction.tracking.kalman import Filter
+from backaction.tracking.kalman import KalmanFilter
 from backaction.tracking.run import track
 from backaction.tracking.setups import setup
 
 RUNS = 7
 SIZE = 2_000_000
-CALIBRATION = Calibration(VOLT_DENSITY, 1e-3, "V")
+CALIBRATION = ShotNoise(VOLT_DENSITY, 1e-3, "V")
 GAIN = np.sqrt(0.5 / VOLT_DENSITY)
 
 
@@ -59,10 +59,10 @@ def quadratures(experiment, source, single=False, every=1):
     record = source if isinstance(source, ba.Record) else ba.Record(source, 1e7)
     made = setup(experiment, currents([record], [VOLT_DENSITY]), "lab", every, start="steady", single=single, likelihood=False)  # fmt: skip
     out = np.empty((record.size // every, len(made.plan.read)), np.float32 if single else np.float64)
-    stages = Filter(made.schedule, made.plan, made.state.copy()).stages
+    stages = KalmanFilter(made.schedule, made.plan, made.state.copy()).stages
 
     def run():
-        f = Filter(made.schedule, made.plan, made.state.copy())
+        f = KalmanFilter(made.schedule, made.plan, made.state.copy())
         f.stages = stages  # models are prepared once
         f.advance(record.source, mean=out)
         return out
@@ -228,9 +228,9 @@ def first_use():
     """Seconds until the first track of a process is there, compiled code kept from before."""
     code = (
         "import numpy as np, backaction as ba, time\n"
-        "from backaction.records import Calibration\nfrom backaction.tracking import track\n"
+        "from backaction.records import ShotNoise\nfrom backaction.tracking import track\n"
         "track(ba.Experiment.load('thomas2021'), ba.Record(np.random.default_rng(0).standard_normal(100000), 1e7), "
-        "Calibration(1e-7, 1e-3, 'V'))"
+        "ShotNoise(1e-7, 1e-3, 'V'))"
     )
     times = []
     with tempfile.TemporaryDirectory() as cache:  # empty: the first run compiles everything

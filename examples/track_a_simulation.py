@@ -3,13 +3,13 @@
 import numpy as np
 
 import backaction as ba
-from backaction.records.shot_level import calibrate
+from backaction.records.shot_level import shot_noise
 from backaction.records.simulation import reference
 
 experiment = ba.Experiment.load("thomas2021")
 made = ba.simulate(experiment, duration_s=0.05, sample_rate_hz=10e6, seed=7, paths=True)
 shot = reference("shot", experiment, 0.05, 10e6, seed=7)
-calibration = calibrate(made.record, shot, None, 0.0, (1.2e6, 1.5e6))
+calibration = shot_noise(made.record, shot, None, 0.0, (1.2e6, 1.5e6))
 
 track = ba.track(experiment, made.record, calibration, frame="lab", every=1)
 error = (track.mean - made.paths)[20_000:]

@@ -24,7 +24,7 @@ from backaction.elements import Light
 from backaction.errors import ConventionError, InputError
 from backaction.numerics.matrices import rotation_matrix, symplectic
 from backaction.records.record import Record
-from backaction.records.shot_level import calibrate
+from backaction.records.shot_level import shot_noise
 from backaction.states import entanglement
 from backaction.systems import steady
 from backaction.systems.labels import Mode, Port, sidebands
@@ -147,7 +147,7 @@ def _white(density, seed, size=400_000, rate=1e6):
 
 
 def test_one_shot_noise_unit_from_data_is_shot_minus_dark():
-    c = calibrate(_white(9.9, 1), _white(2.5, 2), _white(0.5, 3), 0.0, (1e5, 4e5))
+    c = shot_noise(_white(9.9, 1), _white(2.5, 2), _white(0.5, 3), 0.0, (1e5, 4e5))
     assert_allclose(c.density, 2.0, rtol=5 * c.relative_sd)
     assert c.relative_sd < 0.01
 
@@ -155,7 +155,7 @@ def test_one_shot_noise_unit_from_data_is_shot_minus_dark():
 def test_the_dark_is_never_subtracted_from_a_signal_record():
     """Electronic noise stays in the record: with 1 SN = shot - dark the shot record itself reads 1 + electronics."""
     shot, dark = _white(2.5, 2), _white(0.5, 3)
-    c = calibrate(shot, shot, dark, 0.0, (1e5, 4e5))
+    c = shot_noise(shot, shot, dark, 0.0, (1e5, 4e5))
     assert_allclose(np.var(shot.values()) / 1e6 / c.density, 1.25, rtol=0.02)
 
 
@@ -173,7 +173,7 @@ def test_electronic_noise_comes_from_the_experiment_and_a_conflicting_dark_warns
     from backaction.analysis.verdict import _dark_conflict
 
     experiment = Experiment([Loss(name="l", transmission=1.0), Homodyne(name="d")])
-    c = calibrate(_white(2.5, 1), _white(2.5, 2), _white(0.5, 3), 0.0, (1e5, 4e5))
+    c = shot_noise(_white(2.5, 1), _white(2.5, 2), _white(0.5, 3), 0.0, (1e5, 4e5))
     assert "set d.electronic_noise_sn = 0.2" in _dark_conflict(c, 0.0, experiment)[0]
     assert _dark_conflict(c, 0.25, experiment) == []
 

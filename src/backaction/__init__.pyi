@@ -27,7 +27,9 @@ from .inference.posterior import Posterior as Posterior
 from .inference.posterior import infer as infer
 from .records.formats import read_record as read_record
 from .records.record import Record as Record
+from .records.shot_level import ShotNoise as ShotNoise
 from .records.shot_level import calibrate as calibrate
+from .records.shot_level import shot_noise as shot_noise
 from .records.simulation import simulate as simulate
 from .records.spectrum import Spectrum as Spectrum
 from .states.entanglement import epr as epr

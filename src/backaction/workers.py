@@ -7,7 +7,7 @@ from typing import Any
 from backaction.errors import InputError
 
 
-def connect(scheduler: str) -> Any:
+def connect_scheduler(scheduler: str) -> Any:
     """A client of the scheduler at this address.
 
     Raises

@@ -24,13 +24,13 @@ def clean(thomas):
 
 def test_clean_record_spectrum_agrees_with_the_model(thomas):
     """Table I as it is, nothing fitted: goodness of fit over 1.2-1.5 MHz, band power within 0.5 % of the model."""
-    from backaction.records.shot_level import calibrate
+    from backaction.records.shot_level import shot_noise
     from backaction.records.spectrum import averaged_spectrum
     from backaction.records.statistics import chi_square_p, gamma_normal_scores
     from backaction.systems.sampled import discretise
 
     record, shot, dark = records("hybrid_clean")
-    calibration = calibrate(record, shot, dark, 0.0, (1.2e6, 1.5e6))
+    calibration = shot_noise(record, shot, dark, 0.0, (1.2e6, 1.5e6))
     s = averaged_spectrum(record, 300.0).band(1.2e6, 1.5e6)
     model = discretise(thomas.system, 1e7).spectrum(s.frequency_hz) * calibration.density
     ratio = s.density / model
@@ -42,13 +42,13 @@ def test_clean_record_spectrum_agrees_with_the_model(thomas):
 
 def test_clean_record_innovations(thomas):
     """Table I as it is: variance within 1 % of the prediction and white, p > 0.01."""
-    from backaction.records.shot_level import calibrate
-    from backaction.tracking.innovations import innovation_tests
+    from backaction.records.shot_level import shot_noise
+    from backaction.tracking.innovations import innovation_checks
     from backaction.tracking.run import track
 
     record, shot, dark = records("hybrid_clean")
-    calibration = calibrate(record, shot, dark, 0.0, (1.2e6, 1.5e6))
-    tests = {t.name: t for t in innovation_tests(track(thomas, record, calibration), calibration, (1.2e6, 1.5e6))}
+    calibration = shot_noise(record, shot, dark, 0.0, (1.2e6, 1.5e6))
+    tests = {t.name: t for t in innovation_checks(track(thomas, record, calibration), calibration, (1.2e6, 1.5e6))}
     assert abs(tests["innovation variance"].value - 1) < 0.01
     assert tests["innovation whiteness"].p > 0.01
     assert tests["innovation flatness in band"].p > 0.01
@@ -121,7 +121,7 @@ def test_real_levitated_particle(tmp_path):
     assert found.quantum is None
     assert "no shot-noise reference" in found.verdict
     assert "entangled" not in found.verdict
-    report.write(found, tmp_path / "r")
+    report.write_report(found, tmp_path / "r")
     assert json.loads((tmp_path / "r/result.json").read_text())["state"] is None
 
 
@@ -169,7 +169,7 @@ def test_interval_covers_the_truth(thomas):
 
 
 def test_report_folder_is_complete_and_self_contained(clean, tmp_path):
-    folder = report.write(clean, tmp_path / "report")
+    folder = report.write_report(clean, tmp_path / "report")
     assert sorted(p.name for p in folder.iterdir()) == sorted(report.FILES)
     page = (folder / "index.html").read_text()
     assert "entanglement witnessed" in page

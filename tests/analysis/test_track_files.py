@@ -25,12 +25,12 @@ def call(capsys, *arguments):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, thomas):
     """Three records of 30 ms and their shot record, as files."""
-    from backaction.records.formats.hdf5 import write
+    from backaction.records.formats.hdf5 import write_hdf5
 
     path = tmp_path_factory.mktemp("records")
     for seed in (1, 2, 3):
-        write(path / f"r{seed}.h5", simulate(thomas, 0.03, 1e7, seed).record, {}, {})
-    write(path / "shot.h5", reference("shot", thomas, 0.03, 1e7, 9), {}, {})
+        write_hdf5(path / f"r{seed}.h5", simulate(thomas, 0.03, 1e7, seed).record, {}, {})
+    write_hdf5(path / "shot.h5", reference("shot", thomas, 0.03, 1e7, 9), {}, {})
     return path
 
 
@@ -215,15 +215,15 @@ def test_a_job_travels_and_its_key_changes_with_what_matters(thomas, folder, tmp
 
 def test_two_currents_from_the_command_line(capsys, tmp_path, monkeypatch):
     """huang2018: cos and sin of one detector in two files, and stretches that are left out."""
-    from backaction.records.formats.hdf5 import write
+    from backaction.records.formats.hdf5 import write_hdf5
 
     monkeypatch.chdir(tmp_path)
     e = Experiment.load("huang2018")
     rate = 20 * float(np.max(np.abs(np.linalg.eigvals(e.system.A))))
     made = simulate(e, 60_000 / rate, rate, seed=4)
     for name, record in zip("ab", made.records, strict=True):
-        write(tmp_path / f"{name}.h5", record, {}, {})
-        write(tmp_path / f"s{name}.h5", reference("shot", e, 60_000 / rate, rate, ord(name)), {}, {})
+        write_hdf5(tmp_path / f"{name}.h5", record, {}, {})
+        write_hdf5(tmp_path / f"s{name}.h5", reference("shot", e, 60_000 / rate, rate, ord(name)), {}, {})
     band = ["--set", "detector.efficiency=1.0"]
     base = [
         "track",
@@ -255,11 +255,11 @@ def test_two_currents_from_the_command_line(capsys, tmp_path, monkeypatch):
 
 
 def test_epr_of_a_track(thomas):
-    from backaction.records.shot_level import Calibration
+    from backaction.records.shot_level import ShotNoise
     from backaction.tracking.run import track
 
     made = simulate(thomas, 0.01, 1e7, seed=1, paths=16)
-    found = track(thomas, made.record, Calibration(2e-10, 1e-3, "V"), "lab", 16)
+    found = track(thomas, made.record, ShotNoise(2e-10, 1e-3, "V"), "lab", 16)
     mean, variance, a, angle = found.epr()
     assert mean.shape == (6250, 2)
     assert_allclose(variance[-1], 0.8018, atol=1e-3)

@@ -327,7 +327,7 @@ def test_report_page_is_looked_at(found, tmp_path):
     """Every calibration has a section with numbers and a picture; nothing is loaded from elsewhere."""
     from backaction.report import calibration
 
-    page = (calibration.write(found, tmp_path / "r") / "index.html").read_text()
+    page = (calibration.write_calibration_report(found, tmp_path / "r") / "index.html").read_text()
     for r in found.results:
         assert f"<h2>{r.name}" in page
         assert (tmp_path / "r" / f"{r.name}.png").stat().st_size > 5000

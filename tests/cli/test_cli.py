@@ -68,12 +68,12 @@ def test_spectrum_json_and_files(capsys, tmp_path):
 
 
 def test_spectrum_diff(capsys, tmp_path):
-    from backaction.experiment.toml import shipped
+    from backaction.experiment.toml import shipped_experiments
 
     _, out, _ = call(capsys, "spectrum", "thomas2021", "--diff", "thomas2021", "--json")
     document = json.loads(out)
     assert document["other"]["total"] == document["total"]
-    assert "thomas2021" in shipped()
+    assert "thomas2021" in shipped_experiments()
 
 
 def test_list_and_show(capsys):
@@ -185,7 +185,7 @@ def test_start_up_imports_nothing_heavy():
 def test_state_needs_only_numpy():
     """A single state compiles nothing and imports neither scipy nor pint."""
     code = (
-        "import sys; from backaction.experiment import Experiment; from backaction.results import state_document\n"
+        "import sys; from backaction.experiment import Experiment; from backaction.experiment.describe import state_document\n"
         "state_document(Experiment.load('thomas2021'))\n"
         "print([m for m in ('scipy', 'h5py', 'pint', 'matplotlib', 'xarray', 'numba') if m in sys.modules])"
     )

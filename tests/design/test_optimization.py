@@ -12,7 +12,7 @@ from scipy import optimize as scipy_optimize
 
 from backaction import Experiment, evaluate
 from backaction.design.optimization import optimize
-from backaction.design.problems import Problem, Result, read_ties, variables
+from backaction.design.problems import Problem, ResultObjective, read_ties, variables
 from backaction.errors import InputError, ModelError
 from backaction.experiment.ties import expression
 from backaction.numerics.newton import minimise
@@ -115,7 +115,7 @@ def test_exact_gradient_of_a_problem_with_ties(huang):
     })  # fmt: skip
     chosen = variables(huang, {"spin.coupling_angle_deg": (45.0, 60.0), "C": (0.1, 100.0)}, ties)
     assert [v.log for v in chosen] == [False, True]
-    problem = Problem(huang, Result(XI), chosen, ties)
+    problem = Problem(huang, ResultObjective(XI), chosen, ties)
     z = np.random.default_rng(1).uniform(0.2, 0.8, (5, 2))
     value, slope = problem(z)
     for k in range(2):

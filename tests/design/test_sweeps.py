@@ -78,7 +78,7 @@ def test_an_interrupted_sweep_goes_on(huang, tmp_path, monkeypatch):
     target = tmp_path / "grid.nc"
     axes = {"link.transmission": np.linspace(0.5, 1, 40)}
     computed: list[int] = []
-    block = sweeps.Plan.block
+    block = sweeps.SweepPlan.block
 
     def failing(self, rows):
         if len(computed) == 2:
@@ -86,7 +86,7 @@ def test_an_interrupted_sweep_goes_on(huang, tmp_path, monkeypatch):
         computed.append(int(rows[0]))
         return block(self, rows)
 
-    monkeypatch.setattr(sweeps.Plan, "block", failing)
+    monkeypatch.setattr(sweeps.SweepPlan, "block", failing)
     with pytest.raises(KeyboardInterrupt):
         sweep(huang, axes, [XI], output=target, block=10, workers=1)
     assert not target.exists()
@@ -97,7 +97,7 @@ def test_an_interrupted_sweep_goes_on(huang, tmp_path, monkeypatch):
         again.append(int(rows[0]))
         return block(self, rows)
 
-    monkeypatch.setattr(sweeps.Plan, "block", counting)
+    monkeypatch.setattr(sweeps.SweepPlan, "block", counting)
     data = sweep(huang, axes, [XI], output=target, block=10, workers=1)
     assert sorted(computed + again) == [0, 10, 20, 30]
     assert not (tmp_path / "grid.nc.partial").exists()

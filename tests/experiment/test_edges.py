@@ -22,7 +22,7 @@ from backaction.errors import InputError, ModelError
 from backaction.experiment import describe, results
 from backaction.experiment.derivatives import stepped
 from backaction.records.formats import read_record
-from backaction.records.formats.hdf5 import write
+from backaction.records.formats.hdf5 import write_hdf5
 from backaction.records.simulation import reference, simulate
 from backaction.records.spectrum import averaged_spectrum
 from backaction.records.statistics import chi_square_p, gamma_normal_scores
@@ -199,7 +199,7 @@ def test_long_records_allow_narrow_bins():
 
 def test_written_records_keep_front_end_and_gaps(tmp_path):
     record = Record(np.arange(1000.0), 1e6, front_end_hz=(4e5,), gaps=((100, 200),), name="r")
-    write(tmp_path / "r.h5", record, {}, {})
+    write_hdf5(tmp_path / "r.h5", record, {}, {})
     again = read_record(tmp_path / "r.h5")
     assert again.front_end_hz == (4e5,)
     assert again.gaps == ((100, 200),)

@@ -6,7 +6,7 @@ from numpy.testing import assert_allclose
 from backaction import Experiment, Homodyne, Loss, OptomechanicalCavity, Rotation, SpinOscillator
 from backaction.errors import InputError
 from backaction.experiment import results
-from backaction.experiment.toml import read_overrides, shipped
+from backaction.experiment.toml import read_overrides, shipped_experiments
 from support.networks import experiments
 
 TOML = """
@@ -56,8 +56,8 @@ def test_reads_unit_strings():
 
 def test_shipped_experiments_all_load_and_build():
     known = {"thomas2021", "moller2017", "moller2017_detuned", "huang2018", "ockeloen2018", "aggarwal2020"}
-    assert set(shipped()) == known
-    for name in shipped():
+    assert set(shipped_experiments()) == known
+    for name in shipped_experiments():
         e = Experiment.load(name)
         assert e.frictional().build().outputs
         assert e.description

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 
 from backaction import Experiment, Prior
 from backaction.errors import InputError
-from backaction.inference.campaign import Campaign, shipped
+from backaction.inference.campaign import Campaign, shipped_campaigns
 from backaction.inference.data import resolution, simulated
 from backaction.inference.target import Target
 from support.campaigns import EXPERIMENT, PLAN, write
@@ -120,7 +120,7 @@ def test_no_such_campaign():
         Campaign.load("thomas201")
 
 
-@pytest.mark.parametrize("name", shipped())
+@pytest.mark.parametrize("name", shipped_campaigns())
 def test_shipped_campaigns_load(name):
     c = Campaign.load(name)
     assert len(c.records) >= 3

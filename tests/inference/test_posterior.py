@@ -16,7 +16,7 @@ from backaction.inference.campaign import Campaign
 from backaction.inference.data import simulated
 from backaction.inference.fit import prepare
 from backaction.inference.posterior import infer
-from backaction.inference.sbc import calibrate
+from backaction.inference.sbc import rank_statistics
 from backaction.inference.target import Target
 from backaction.states import entanglement
 from support.experiments import HYBRID, HYBRID_BARE
@@ -212,8 +212,8 @@ def test_netcdf_reads_back_exactly(thomas, tmp_path):
 
     found = infer(sweep(thomas), "importance")
     path = tmp_path / "p.nc"
-    netcdf.write(found, path)
-    tree = netcdf.read(path)
+    netcdf.write_posterior(found, path)
+    tree = netcdf.read_posterior(path)
     groups = {
         "posterior",
         "derived",
@@ -244,7 +244,7 @@ def test_time_domain_reweighting(thomas):
     """A record of 20 ms: the spectral posterior, reweighted by the exact likelihood of its samples, keeps its place."""
     from backaction import Homodyne, Prior, SpinOscillator, simulate
     from backaction.inference.time_domain import reweighted
-    from backaction.records.shot_level import Calibration
+    from backaction.records.shot_level import ShotNoise
     from backaction.records.simulation import VOLT_DENSITY
     from backaction.records.spectrum import averaged_spectrum
     from backaction.systems.sampled import Digitiser
@@ -256,7 +256,7 @@ def test_time_domain_reweighting(thomas):
     )
     record = simulate(e, 0.1, 2e6, seed=3).record
     spectrum = averaged_spectrum(record, 400.0).band(1e4, 9.9e5)
-    found = infer(Campaign.of(e, spectrum, Calibration(VOLT_DENSITY, 1e-3, "V"), Digitiser(2e6)), "importance")
+    found = infer(Campaign.of(e, spectrum, ShotNoise(VOLT_DENSITY, 1e-3, "V"), Digitiser(2e6)), "importance")
     exact = reweighted(found, [record], 300)
     assert exact.status == "converged", exact.status
     sd = np.std(found.draws.flat, axis=0)
@@ -274,11 +274,11 @@ def test_posteriors_are_calibrated_and_wrong_ones_are_not(thomas):
         k: e.priors[k] for k in ("spin.readout_rate_hz", "link.transmission", "membrane.coupling_hz", "phase.angle_deg")
     }
     r = simulated("r", e, e.band_hz, 0.2, None, 1600.0)
-    good = calibrate(Campaign("c", (r,), priors), 60, 1, "importance")
+    good = rank_statistics(Campaign("c", (r,), priors), 60, 1, "importance")
     assert good.passed
     assert {"conditional.epr.variance", "conditional.log_negativity"} <= set(good.names)
     wrong = Campaign("c", (replace(r, experiment=e.with_values({"detector.efficiency": 0.6})),), priors)
-    assert not calibrate(Campaign("c", (r,), priors), 60, 1, "importance", fitted=wrong).passed
+    assert not rank_statistics(Campaign("c", (r,), priors), 60, 1, "importance", fitted=wrong).passed
 
 
 # -- the command line -------------------------------------------------------------------------------------------------

@@ -14,11 +14,11 @@ from backaction.inference.data import simulated
 from backaction.inference.diagnostics import summarised
 from backaction.inference.evidence import log_evidence
 from backaction.inference.fit import fit_spectrum, prepare
-from backaction.inference.maximum import find_mode
+from backaction.inference.maximum import find_maximum
 from backaction.inference.posterior import infer
 from backaction.inference.samplers import importance, laplace, sample, smoothed
 from backaction.inference.target import Target
-from backaction.records.shot_level import Calibration
+from backaction.records.shot_level import ShotNoise
 from backaction.systems.sampled import Digitiser
 
 PRIORS = {
@@ -95,7 +95,7 @@ def test_evidence_by_quadrature():
     priors = {"s.readout_rate_hz": Prior(8e3, 1e3)}
     c = campaign(priors)
     target = Target(c)
-    mode = find_mode(target)
+    mode = find_maximum(target)
     run = target.evaluator()
     x = np.linspace(-7, 7, 281)
     # fine around the maximum, in whitened coordinates
@@ -110,7 +110,7 @@ def test_evidence_by_quadrature():
         [replace(r, experiment=r.experiment.with_values({"s.intrinsic_linewidth_hz": 3e3})) for r in c.records]
     )
     other = Target(wrong)
-    found = find_mode(other)
+    found = find_maximum(other)
     assert log_evidence(other, sample(other, found, "nuts", 500, 2, 0))[0] < value - 10
 
 
@@ -164,7 +164,7 @@ def test_two_maxima_are_reported():
     )
     priors = {"turn.angle_deg": Prior(0.0, 20.0)}
     c = Campaign("c", (simulated("r", e, (2e5, 2.9e5), 0.1, 1, 1e3, Digitiser(2e6)),), priors)
-    mode = find_mode(Target(c))
+    mode = find_maximum(Target(c))
     angle = abs(Target(c).values(mode.u)[0])
     assert abs(angle - 20.0) < 5
     assert mode.others
@@ -180,7 +180,7 @@ def test_refusals(ready):
 
 def test_laplace_of_one_spectrum_has_the_errors_of_the_chains(ready, chains):
     record = ready.fine.campaign.records[0]
-    fit = fit_spectrum(record.experiment, record.spectrum, Calibration(1.0, 2e-3, "SN"), record.digitiser)
+    fit = fit_spectrum(record.experiment, record.spectrum, ShotNoise(1.0, 2e-3, "SN"), record.digitiser)
     values = ready.target.values(chains.flat)
     order = [ready.target.names.index(n) for n in fit.names]
     assert_allclose(fit.sd, np.std(values, axis=0)[order], rtol=0.12)

@@ -13,7 +13,7 @@ from backaction.inference.campaign import Campaign, Likelihood
 from backaction.inference.data import simulated
 from backaction.inference.target import SCALE, Target
 from backaction.inference.time_domain import log_likelihood
-from backaction.records.shot_level import Calibration
+from backaction.records.shot_level import ShotNoise
 from backaction.records.simulation import VOLT_DENSITY
 from backaction.records.spectrum import averaged_spectrum
 from backaction.systems.sampled import Digitiser, discretise
@@ -214,7 +214,7 @@ def test_spectral_and_time_domain_likelihoods_agree():
     """Differences of ln L over the whole spectrum against the exact innovations form, along every parameter."""
     truth = experiment({})
     record = simulate(truth, 0.25, 2e6, seed=5).record
-    calibration = Calibration(VOLT_DENSITY, 1e-3, "V")
+    calibration = ShotNoise(VOLT_DENSITY, 1e-3, "V")
     spectrum = averaged_spectrum(record, 200.0, taper=0.02).band(1e4, 9.9e5)
     target = Target(Campaign.of(experiment(), spectrum, calibration, Digitiser(2e6)))
     at = {"s.larmor_hz": -3e5, "s.readout_rate_hz": 8e3, "s.intrinsic_linewidth_hz": 2e3, "d.efficiency": 0.8}

@@ -24,7 +24,7 @@ def test_table_one_equals_scipy(thomas):
 
     A, Q, N, R, C = arrays(thomas.system)
     V = np.empty((6, 6))
-    assert library("riccati", n=6).riccati(A, Q, N, R, C, V) < 1e-12
+    assert library("riccati", n=6).riccati_doubling(A, Q, N, R, C, V) < 1e-12
     want = solve_continuous_are(A.T, C[:, None], Q, [[R]], s=N[:, None])
     assert np.max(np.abs(V - want)) < 1e-9 * np.max(np.abs(want))
 
@@ -45,7 +45,7 @@ def test_random_networks(experiment):
         assert loops.stable(A) == stable
     V = np.empty((n, n))
     if stable and margin < -1e-10:
-        assert loops.lyapunov(A, Q, V)
+        assert loops.lyapunov_doubling(A, Q, V)
         want = steady.unconditional(system)
         assert np.max(np.abs(V - want)) < 1e-7 * np.max(np.abs(want))
     try:
@@ -53,7 +53,7 @@ def test_random_networks(experiment):
             want = steady.conditional(system).covariance
     except (ModelError, np.linalg.LinAlgError):  # the second: LAPACK on couplings of 1e-155
         return
-    if loops.riccati(A, Q, N, R, C, V) < 1e-9:
+    if loops.riccati_doubling(A, Q, N, R, C, V) < 1e-9:
         assert np.max(np.abs(V - want)) < 1e-5 * np.max(np.abs(want))
 
 

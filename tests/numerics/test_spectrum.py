@@ -29,7 +29,7 @@ def spectrum(system, f):
     A, Q, N, R, C = model(system)
     S = np.empty(f.size)
     loops = SIX if len(A) == 6 else LOOPS
-    loops.spectrum(A, Q, N, R, C, np.empty((0, 0)), 2 * np.pi * f, NONE, NONE, S, NONE, np.empty((0, 0)))
+    loops.noise_density(A, Q, N, R, C, np.empty((0, 0)), 2 * np.pi * f, NONE, NONE, S, NONE, np.empty((0, 0)))
     return S
 
 
@@ -38,8 +38,8 @@ def adjoint(system, f, g):
     n = len(A)
     V, out = np.empty((n, n)), np.zeros((n + 1, 2 * n + 1))
     loops = SIX if n == 6 else LOOPS
-    assert loops.lyapunov(A, Q, V)
-    loops.spectrum(A, Q, N, R, C, V, 2 * np.pi * f, NONE, NONE, np.empty(f.size), g, out)
+    assert loops.lyapunov_doubling(A, Q, V)
+    loops.noise_density(A, Q, N, R, C, V, 2 * np.pi * f, NONE, NONE, np.empty(f.size), g, out)
     return out
 
 
@@ -169,14 +169,14 @@ def test_unrolled_loops_equal_the_general_ones(thomas):
     A, Q, N, R, C = model(thomas.system)
     f = np.linspace(1.2e6, 1.5e6, 150)
     V = np.empty((6, 6))
-    assert SIX.lyapunov(A, Q, V)
+    assert SIX.lyapunov_doubling(A, Q, V)
     turn = np.exp(1j * f / 1e6)
     for phase in ((NONE, NONE), (turn.real.copy(), turn.imag.copy())):
         found = []
         for loops in (SIX, LOOPS):
             S, out = np.empty(150), np.zeros((7, 13))
-            loops.spectrum(A, Q, N, R, C, V, 2 * np.pi * f, *phase, S, NONE, np.empty((0, 0)))
-            loops.spectrum(A, Q, N, R, C, V, 2 * np.pi * f, *phase, S, np.cos(f), out)
+            loops.noise_density(A, Q, N, R, C, V, 2 * np.pi * f, *phase, S, NONE, np.empty((0, 0)))
+            loops.noise_density(A, Q, N, R, C, V, 2 * np.pi * f, *phase, S, np.cos(f), out)
             found.append((S, out))
         assert_allclose(found[0][0], found[1][0], rtol=1e-11)
         assert_allclose(found[0][1], found[1][1], rtol=1e-8, atol=1e-10 * np.max(np.abs(found[0][1])))
@@ -185,7 +185,7 @@ def test_unrolled_loops_equal_the_general_ones(thomas):
 def test_an_output_that_sees_nothing_is_white():
     A, C = -np.eye(3) * 1e3, np.zeros(3)
     S = np.empty(5)
-    LOOPS.spectrum(
+    LOOPS.noise_density(
         A, np.eye(3), np.zeros(3), 0.7, C, np.empty((0, 0)), np.ones(5), NONE, NONE, S, NONE, np.empty((0, 0))
     )
     assert_allclose(S, 0.7)

@@ -11,7 +11,7 @@ from scipy import special
 
 from backaction import Experiment
 from backaction.experiment.derivatives import stepped
-from backaction.experiment.toml import shipped, unit_bounds
+from backaction.experiment.toml import shipped_experiments, unit_bounds
 from backaction.inference.model import entries
 from backaction.numerics.complex_step import STEP
 from backaction.numerics.tracing import Trace, traced
@@ -34,7 +34,7 @@ def inner(e, f):
     return low < e.value(f) < high
 
 
-@pytest.mark.parametrize("name", shipped())
+@pytest.mark.parametrize("name", shipped_experiments())
 def test_shipped_experiments(name):
     """Values at moved parameters as the builder's, the gradient of a random sum as the complex step's."""
     e = replace(Experiment.load(name).frictional(), stabilised="")

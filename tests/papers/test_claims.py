@@ -275,14 +275,14 @@ def test_unknown_paper_and_claim(capsys):
 
 def test_growing_record_equals_the_exact_propagator(context):
     """Covariances of the sampled growing window tend to V_c(t); they start at the unconditional state."""
-    from backaction.records.shot_level import Calibration
+    from backaction.records.shot_level import ShotNoise
     from backaction.records.simulation import VOLT_DENSITY, simulate
     from backaction.systems import steady
     from backaction.tracking.run import growing
 
     e = context.resonant
     made = simulate(e, 20e-6, 50e6, seed=1)
-    times, mean, V = growing(e, made.record, Calibration(VOLT_DENSITY, 0.0, "V"), 1.37e6)
+    times, mean, V = growing(e, made.record, ShotNoise(VOLT_DENSITY, 0.0, "V"), 1.37e6)
     i = e.system.indices(("membrane", "spin"))
     exact = steady.conditional_at(e.system, times[[99, 499, 999]])[:, i][:, :, i]
     assert_allclose(V[[99, 499, 999]], exact, atol=0.05)

@@ -4,7 +4,7 @@ from numpy.testing import assert_allclose
 
 from backaction import Record
 from backaction.errors import InputError
-from backaction.records.shot_level import calibrate
+from backaction.records.shot_level import shot_noise
 from backaction.records.spectrum import averaged_spectrum
 from backaction.records.statistics import chi_square_p, gamma_normal_scores
 
@@ -87,7 +87,7 @@ def test_calibration_coverage():
     pulls = []
     for k in range(60):
         shot, dark = white(2.5, 60_000, seed=2 * k), white(0.5, 60_000, seed=2 * k + 1)
-        c = calibrate(shot, shot, dark, 0.0, (1e5, 4e5))
+        c = shot_noise(shot, shot, dark, 0.0, (1e5, 4e5))
         pulls.append((c.density / 2.0 - 1) / c.relative_sd)
     assert abs(np.mean(pulls)) < 4 / np.sqrt(60)
     assert 0.7 < np.std(pulls) < 1.4
@@ -98,26 +98,26 @@ def test_calibration_takes_the_band_where_the_shot_record_is_not_flat():
 
     b, a = signal.butter(1, 0.3)
     shot = Record(signal.lfilter(b, a, white(3.0).source), 1e6)
-    c = calibrate(shot, shot, None, 0.0, (1e4, 3e4))
+    c = shot_noise(shot, shot, None, 0.0, (1e4, 3e4))
     assert "not flat" in c.warnings[0]
     gain = np.abs(signal.freqz(b, a, [2e4], fs=1e6)[1][0]) ** 2
     assert_allclose(c.density, 3.0 * gain, rtol=0.1)
 
 
 def test_without_a_dark_record_the_experiments_electronics_are_used():
-    c = calibrate(white(2.2), white(2.2), None, 0.1, (1e5, 4e5))
+    c = shot_noise(white(2.2), white(2.2), None, 0.1, (1e5, 4e5))
     assert_allclose(c.density, 2.0, rtol=0.02)
     assert "no dark record" in c.warnings[-1]
 
 
 def test_exchanged_references_are_noticed():
     with pytest.raises(InputError, match="exchanged"):
-        calibrate(white(), white(0.5), white(2.5), 0.0, (1e5, 4e5))
+        shot_noise(white(), white(0.5), white(2.5), 0.0, (1e5, 4e5))
 
 
 def test_references_must_be_taken_alike():
     with pytest.raises(InputError, match="sample rate"):
-        calibrate(white(), white(rate=2e6), None, 0.0, (1e5, 4e5))
+        shot_noise(white(), white(rate=2e6), None, 0.0, (1e5, 4e5))
 
 
 def test_too_short_for_the_resolution():

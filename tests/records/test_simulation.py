@@ -120,10 +120,10 @@ def test_a_simulation_that_fails_leaves_no_file(spin, tmp_path):
 
 
 def test_complex_records_read_back(spin, tmp_path):
-    from backaction.records.formats.hdf5 import write
+    from backaction.records.formats.hdf5 import write_hdf5
 
     made = simulate(spin, 0.02, 1e5, 1, sampling="instantaneous", front_end_hz=(2e4,), reference_hz=9.9e4).record
-    write(tmp_path / "z.h5", made, {}, {})
+    write_hdf5(tmp_path / "z.h5", made, {}, {})
     again = read_record(tmp_path / "z.h5")
     assert again.is_complex
     assert (again.reference_hz, again.front_end_hz) == (9.9e4, (2e4,))

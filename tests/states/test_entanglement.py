@@ -9,7 +9,7 @@ from scipy import optimize
 from backaction import GaussianState
 from backaction.errors import InputError
 from backaction.states import entanglement
-from backaction.states.gaussian import join, symplectic_spectrum
+from backaction.states.gaussian import join_states, symplectic_spectrum
 
 
 @st.composite
@@ -163,7 +163,7 @@ def test_three_modes_are_refused():
 
 
 def test_state_parts():
-    state = join([GaussianState.thermal(a=1.0), GaussianState.vacuum("b")])
+    state = join_states([GaussianState.thermal(a=1.0), GaussianState.vacuum("b")])
     assert state.occupation("a") == pytest.approx(1.0)
     assert state.reduced("b").purity == pytest.approx(1.0)
     assert state.is_physical()

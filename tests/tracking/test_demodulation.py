@@ -5,13 +5,13 @@ import pytest
 from numpy.testing import assert_allclose
 
 from backaction.errors import InputError
-from backaction.records.shot_level import Calibration
+from backaction.records.shot_level import ShotNoise
 from backaction.records.simulation import VOLT_DENSITY, simulate
 from backaction.systems.sampled import demodulation, discretise, filtered, lifted, steady_filter
 from backaction.tracking.inputs import Demodulation
 from backaction.tracking.run import track
 
-CALIBRATION = Calibration(VOLT_DENSITY, 1e-3, "V")
+CALIBRATION = ShotNoise(VOLT_DENSITY, 1e-3, "V")
 
 
 def test_lifting_by_means_is_sampling_at_the_lower_rate(thomas):

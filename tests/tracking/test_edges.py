@@ -11,19 +11,19 @@ import backaction.tracking.run
 from backaction import Experiment, GaussianState, Homodyne, Record, SpinOscillator
 from backaction.cli import main
 from backaction.errors import InputError
-from backaction.records.formats.hdf5 import write
-from backaction.records.shot_level import Calibration
+from backaction.records.formats.hdf5 import write_hdf5
+from backaction.records.shot_level import ShotNoise
 from backaction.records.simulation import VOLT_DENSITY, ramp, reference, simulate
 from backaction.systems.sampled import discretise, steady_filter
 from backaction.tracking import drift
 from backaction.tracking.agreement import agreement
-from backaction.tracking.innovations import Monitor, innovation_tests
+from backaction.tracking.innovations import Monitor, innovation_checks
 from backaction.tracking.inputs import currents
 from backaction.tracking.run import track
 from backaction.tracking.tracker import Tracker
 from backaction.tracking.tracks import load_track
 
-CALIBRATION = Calibration(VOLT_DENSITY, 1e-3, "V")
+CALIBRATION = ShotNoise(VOLT_DENSITY, 1e-3, "V")
 
 
 def spin(name="a", larmor=-1.2e5, readout=6e3, **more):
@@ -249,7 +249,7 @@ def test_monitor_refuses_what_it_cannot_test(two):
     m = Monitor(2e6, 100_000, 1.0, (1e5, 2e5), segments=5)
     m(0, np.full(100_000, np.nan))
     with pytest.raises(InputError, match="no innovations"):
-        innovation_tests(m, CALIBRATION, (1e5, 2e5))
+        innovation_checks(m, CALIBRATION, (1e5, 2e5))
 
 
 def test_a_hole_in_every_segment_raises_no_false_alarm():
@@ -259,7 +259,7 @@ def test_a_hole_in_every_segment_raises_no_false_alarm():
         e.reshape(5, -1)[:, :8000] = np.nan
         m = Monitor(1e6, e.size, 1.0, (1e5, 2e5), segments=5)
         m(0, e)
-        assert all(t.passed for t in innovation_tests(m, CALIBRATION, (1e5, 2e5)))
+        assert all(t.passed for t in innovation_checks(m, CALIBRATION, (1e5, 2e5)))
 
 
 def test_watching_a_record_that_begins_with_a_hole(two, record):
@@ -301,8 +301,8 @@ def test_numbers_that_are_none(two, record, options, word):
 @pytest.fixture
 def files(two, record, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write(tmp_path / "r.h5", record, {}, {})
-    write(tmp_path / "s.h5", reference("shot", two, 0.1, 2e6, 1), {}, {})
+    write_hdf5(tmp_path / "r.h5", record, {}, {})
+    write_hdf5(tmp_path / "s.h5", reference("shot", two, 0.1, 2e6, 1), {}, {})
     text = [
         '[[element]]\nname = "{}"\nkind = "spin_oscillator"\nlarmor_hz = {}\nintrinsic_linewidth_hz = 1500.0\n'
         "readout_rate_hz = 6000.0\noccupation = 1.0\n".format(*m)

@@ -7,22 +7,22 @@ from numpy.testing import assert_allclose
 from backaction import Experiment, Record, inference, read_record
 from backaction.analysis import technical_noise
 from backaction.errors import InputError
-from backaction.records.shot_level import Calibration, calibrate
+from backaction.records.shot_level import ShotNoise, shot_noise
 from backaction.records.simulation import VOLT_DENSITY, ramp, simulate
 from backaction.records.spectrum import averaged_spectrum
-from backaction.records.statistics import Line
+from backaction.records.statistics import ResidualLine
 from backaction.states import entanglement
 from backaction.systems import steady
 from backaction.systems.sampled import discretise, steady_filter
 from backaction.tracking import drift
 from backaction.tracking.agreement import agreement_test, prediction_retrodiction
-from backaction.tracking.drift import drift_scores, drift_tests
-from backaction.tracking.innovations import Monitor, innovation_tests
+from backaction.tracking.drift import drift_checks, drift_scores
+from backaction.tracking.innovations import Monitor, innovation_checks
 from backaction.tracking.run import track
 from support.experiments import HYBRID, NANOSPHERE
 from support.reference import shared
 
-CALIBRATION = Calibration(VOLT_DENSITY, 1e-3, "V")
+CALIBRATION = ShotNoise(VOLT_DENSITY, 1e-3, "V")
 BAND = (1.2e6, 1.5e6)
 
 
@@ -75,7 +75,7 @@ def test_white_innovations_pass_about_as_often_as_they_should():
         e = np.random.default_rng(seed).standard_normal(40_000)
         m = Monitor(1e6, e.size, 1.0, (1e5, 2e5), segments=5)
         m(0, e)
-        p.append([t.p for t in innovation_tests(m, CALIBRATION, (1e5, 2e5)) if t.p is not None])
+        p.append([t.p for t in innovation_checks(m, CALIBRATION, (1e5, 2e5)) if t.p is not None])
     p = np.array(p)
     assert p.shape == (60, 3)
     assert np.all(p > 1e-3)
@@ -87,7 +87,7 @@ def test_gaps_keep_the_innovations_white(thomas, made):
     y = np.array(made.record.source[:400_000])
     y[np.random.default_rng(1).random(y.size) < 0.1] = np.nan
     found = track(thomas, Record(y, 1e7), CALIBRATION)
-    tests = {t.name: t for t in innovation_tests(found, CALIBRATION, BAND)}
+    tests = {t.name: t for t in innovation_checks(found, CALIBRATION, BAND)}
     assert all(t.passed for t in tests.values()), tests
     assert abs(tests["innovation variance"].value - 1) < 0.01
 
@@ -97,7 +97,7 @@ def test_a_burst_is_seen_in_time(thomas, made):
     t = np.arange(20_000) * 1e-7
     y[500_000:520_000] += 0.6 * np.std(y) * np.sin(2 * np.pi * 1.33e6 * t)
     found = track(thomas, Record(y, 1e7), CALIBRATION)
-    tests = {t.name: t for t in innovation_tests(found, CALIBRATION, BAND)}
+    tests = {t.name: t for t in innovation_checks(found, CALIBRATION, BAND)}
     assert not tests["innovations in time"].passed
     assert "NOT steady in time" in tests["innovations in time"].sentence
 
@@ -105,9 +105,9 @@ def test_a_burst_is_seen_in_time(thomas, made):
 def test_clean_record_meets_the_issue(thomas):
     """hybrid_clean.h5: variance within 0.5 % of the prediction, white; prediction - retrodiction agrees with V_c + V_E."""
     record, shot, dark = records("hybrid_clean")
-    calibration = calibrate(record, shot, dark, 0.0, BAND)
+    calibration = shot_noise(record, shot, dark, 0.0, BAND)
     found, later = (track(thomas, record, calibration, "lab", 16, estimate=e) for e in ("filtered", "retrodicted"))
-    tests = {t.name: t for t in innovation_tests(found, calibration, BAND)}
+    tests = {t.name: t for t in innovation_checks(found, calibration, BAND)}
     assert abs(tests["innovation variance"].value - 1) < 0.005
     assert all(t.passed for t in tests.values())
     i = thomas.system.indices(thomas.modes)
@@ -220,7 +220,7 @@ def test_a_steady_record_shows_no_drift(thomas, made):
     e = replace(thomas, band_hz=(1.2e6, 1.6e6))
     watched = drift.watch(e, made.record, CALIBRATION, 20)
     names = ["phase.angle_deg", "membrane.coupling_hz"]
-    tests = drift_tests(*drift_scores(watched, [e], names, made.record.digitiser), names)
+    tests = drift_checks(*drift_scores(watched, [e], names, made.record.digitiser), names)
     assert all(t.passed for t in tests)
     assert all("is constant" in t.sentence for t in tests)
 
@@ -240,7 +240,7 @@ def test_drift_refusals(thomas, made):
 def fitted(name):
     record, shot, dark = records(name)
     e = Experiment.from_toml(HYBRID)
-    calibration = calibrate(record, shot, dark, 0.04, (1.2e6, 1.6e6))
+    calibration = shot_noise(record, shot, dark, 0.04, (1.2e6, 1.6e6))
     spectrum = averaged_spectrum(record, 400.0).band(1.2e6, 1.6e6)
     return inference.fit_spectrum(e, spectrum, calibration, record.digitiser).experiment, record, calibration
 
@@ -279,8 +279,8 @@ def test_hybrid_record_with_lines_where_they_belong():
     assert (f[0] < 1.21e6, f[-1] > 1.59e6, f.size) == (True, True, 40)
     assert np.max(np.abs(density / np.mean(density) - 1)) < 0.1
     assert np.std(density) < 2 / np.sqrt(averages)
-    tests = drift_tests(*drift_scores(watched, [e], ["phase.angle_deg"], record.digitiser), ["phase.angle_deg"])
-    assert all(t.passed for t in [*tests, *innovation_tests(watched, calibration, (1.2e6, 1.6e6))])
+    tests = drift_checks(*drift_scores(watched, [e], ["phase.angle_deg"], record.digitiser), ["phase.angle_deg"])
+    assert all(t.passed for t in [*tests, *innovation_checks(watched, calibration, (1.2e6, 1.6e6))])
     costs = {c.source: c for c in technical_noise.costs(e, record.digitiser)}
     assert 0.005 < costs["laser.phase_noise"].loss < 0.03
     assert costs["all"].loss > costs["spin.broadband"].loss > costs["laser.phase_noise"].loss > 0
@@ -296,7 +296,7 @@ def test_real_particle_smoothed_below_filtered_below_thermal():
 
     found = analyze(Experiment.from_toml(NANOSPHERE), record)
     e = found.fit.experiment
-    calibration = Calibration(found.fit.scale, 0.0, record.unit, floor_known=False)
+    calibration = ShotNoise(found.fit.scale, 0.0, record.unit, floor_known=False)
     a, s = (track(e, record, calibration, "lab", 16, estimate=x) for x in ("filtered", "smoothed"))
     thermal = np.diag(steady.unconditional(e.system))
     assert np.all(np.diag(s.covariance) < np.diag(a.covariance))
@@ -336,7 +336,7 @@ def test_cost_of_a_further_mode_is_what_a_model_without_it_gives():
 
 
 def test_lines_are_proposed_in_three_places_and_each_proposal_is_valid_toml(thomas):
-    found = technical_noise.proposals(thomas, [Line(1.41e6, 3e3, 5.0)])
+    found = technical_noise.proposals(thomas, [ResidualLine(1.41e6, 3e3, 5.0)])
     assert [p.place.split(",")[0].split(" '")[0] for p in found] == [
         "on the light",
         "as a further mode of",

@@ -12,16 +12,16 @@ from numpy.testing import assert_allclose
 from backaction import Experiment, GaussianState, Homodyne, Record, SpinOscillator
 from backaction.errors import InputError, ModelError
 from backaction.numerics.matrices import scaled_root
-from backaction.records.shot_level import Calibration
+from backaction.records.shot_level import ShotNoise
 from backaction.records.simulation import VOLT_DENSITY, simulate
 from backaction.systems.sampled import Digitiser, discretise, steady_effect, steady_filter
 from backaction.systems.steady import effect, unconditional
 from backaction.tracking.inputs import Currents, Demodulation, currents
-from backaction.tracking.kalman import Filter, Plan, State
+from backaction.tracking.kalman import FilterPlan, KalmanFilter, State
 from backaction.tracking.run import track
 from backaction.tracking.tracker import Tracker
 
-CALIBRATION = Calibration(VOLT_DENSITY, 1e-3, "V")
+CALIBRATION = ShotNoise(VOLT_DENSITY, 1e-3, "V")
 GAIN = np.sqrt(0.5 / VOLT_DENSITY)
 
 
@@ -284,8 +284,8 @@ def test_square_root_form_keeps_digits_that_the_covariance_loses():
             e = mp.mpf(float(value)) - (mH * x)[0]
             x, P = mF * x + K * e, mF * P * mF.T + mQ - K * S * K.T
             exact.append(np.array(P.tolist(), dtype=float))
-    plan = Plan(np.eye(2), square_root=True)
-    f = Filter([(0, m)], plan, State(np.zeros(2), scaled_root(start)))
+    plan = FilterPlan(np.eye(2), square_root=True)
+    f = KalmanFilter([(0, m)], plan, State(np.zeros(2), scaled_root(start)))
     piece = f.advance(y)
     covariance = np.zeros((50, 2, 2))
     covariance[piece.exact] = piece.covariance
@@ -294,7 +294,7 @@ def test_square_root_form_keeps_digits_that_the_covariance_loses():
         assert_allclose(covariance[k] / np.outer(size, size), exact[k] / np.outer(size, size), atol=1e-6)
     assert_allclose(piece.mean[-1], np.array([float(x[0]), float(x[1])]), rtol=1e-9)
     with pytest.raises(ModelError, match="square-root form"):  # what it is for
-        Filter([(0, m)], Plan(np.eye(2)), State(np.zeros(2), start.copy())).advance(y)
+        KalmanFilter([(0, m)], FilterPlan(np.eye(2)), State(np.zeros(2), start.copy())).advance(y)
 
 
 def test_square_root_form_equals_the_covariance_form(thomas):

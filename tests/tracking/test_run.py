@@ -4,7 +4,7 @@ from numpy.testing import assert_allclose
 
 from backaction import Experiment, Homodyne, Record, SpinOscillator
 from backaction.errors import InputError
-from backaction.records.shot_level import Calibration
+from backaction.records.shot_level import ShotNoise
 from backaction.records.simulation import VOLT_DENSITY, reference, simulate
 from backaction.states import entanglement
 from backaction.systems.poles import mode_frequencies
@@ -15,7 +15,7 @@ from backaction.tracking.run import track
 from backaction.tracking.setups import sampled_filter
 from backaction.tracking.tracks import load_track
 
-CALIBRATION = Calibration(VOLT_DENSITY, 1e-3, "V")
+CALIBRATION = ShotNoise(VOLT_DENSITY, 1e-3, "V")
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +194,7 @@ def test_one_mode_is_tracked_too():
 
 def test_front_end_is_part_of_the_model(thomas):
     """A simulated record behind two low-passes: calibrated, filtered, and the error is the filter's own covariance."""
-    from backaction.records.shot_level import calibrate
+    from backaction.records.shot_level import shot_noise
 
     corners = (3e6, 4e6)
     made = simulate(thomas, 0.02, 1e7, seed=3, paths=True, front_end_hz=corners)
@@ -202,7 +202,7 @@ def test_front_end_is_part_of_the_model(thomas):
         [SpinOscillator(name="s", larmor_hz=1e6, intrinsic_linewidth_hz=1e3, readout_rate_hz=0.0), Homodyne(name="d")]
     )
     shot = simulate(quiet, 0.02, 1e7, seed=4, front_end_hz=corners).record
-    calibration = calibrate(made.record, shot, None, 0.0, (1.2e6, 1.5e6))
+    calibration = shot_noise(made.record, shot, None, 0.0, (1.2e6, 1.5e6))
     assert abs(calibration.density / VOLT_DENSITY - 1) < 5 * calibration.relative_sd
     assert calibration.relative_sd < 0.01
     found = track(thomas, made.record, calibration, "lab", 1)

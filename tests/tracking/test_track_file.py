@@ -13,12 +13,12 @@ from numpy.testing import assert_allclose
 
 from backaction import Record
 from backaction.errors import InputError
-from backaction.records.shot_level import Calibration
+from backaction.records.shot_level import ShotNoise
 from backaction.records.simulation import VOLT_DENSITY, simulate
 from backaction.tracking.run import track
 from backaction.tracking.tracks import load_track
 
-CALIBRATION = Calibration(VOLT_DENSITY, 1e-3, "V")
+CALIBRATION = ShotNoise(VOLT_DENSITY, 1e-3, "V")
 ARRAYS = ("mean", "covariance", "innovation", "exact_rows", "exact_covariance")
 
 

@@ -45,7 +45,7 @@ def test_correlation_jumps_at_zero(numbers, thomas):
 @pytest.mark.parametrize("t", [5e-6, 20e-6, 50e-6, 110e-6])
 def test_fir_converges_to_the_riccati_equation(t, numbers, thomas, best):
     """V_c(t) with the h^2 error removed by Richardson to 1e-5, and the notes' own FIR values at h = 40 ns to 3e-4."""
-    assert_allclose(wiener.conditional_at(thomas.system, t, 40e-9, MODES), exact(thomas, t), atol=1e-5)
+    assert_allclose(wiener.covariance_at(thomas.system, t, 40e-9, MODES), exact(thomas, t), atol=1e-5)
     row = next(r for r in numbers["crosschecks_TABLE"]["Vc_of_t_FIR_vs_Riccati"] if abs(r[0] * 1e-6 - t) < 1e-9)
     found = wiener.fir(wiener.correlations(thomas.system, t, 40e-9, MODES)).conditional
     assert_allclose(epr(found, best), row[3], atol=3e-4)

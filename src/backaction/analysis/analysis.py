@@ -15,19 +15,19 @@ from backaction.errors import InputError, ModelError
 from backaction.experiment.experiment import Experiment
 from backaction.files import provenance, to_json
 from backaction.inference.calibration_file import read_calibrations
-from backaction.inference.fit import Fit
+from backaction.inference.fit import SpectrumFit
 from backaction.inference.posterior import Posterior
 from backaction.numerics.matrices import Array
 from backaction.records import statistics
 from backaction.records.record import Record
-from backaction.records.shot_level import Calibration, calibrate
+from backaction.records.shot_level import ShotNoise, shot_noise
 from backaction.records.spectrum import Spectrum, averaged_spectrum
-from backaction.records.statistics import Line, Test
+from backaction.records.statistics import Check, ResidualLine
 from backaction.states import entanglement
 from backaction.systems import steady
 from backaction.systems.poles import mode_frequencies
 from backaction.tracking import agreement
-from backaction.tracking.innovations import innovation_spectrum, innovation_tests, settled
+from backaction.tracking.innovations import innovation_checks, innovation_spectrum, settled
 from backaction.tracking.inputs import mean_level
 from backaction.tracking.tracks import Track
 
@@ -41,13 +41,13 @@ class Analysis:
     experiment: Experiment
     record: Record
     band_hz: tuple[float, float]
-    calibration: Calibration
+    calibration: ShotNoise
     measured: Spectrum
-    fit: Fit
+    fit: SpectrumFit
     posterior: Posterior | None
     track: Track
-    tests: tuple[Test, ...]
-    lines: tuple[Line, ...]
+    tests: tuple[Check, ...]
+    lines: tuple[ResidualLine, ...]
     innovations: Spectrum
     quantum: dict[str, Any] | None
     in_band: dict[str, float]
@@ -183,7 +183,7 @@ def analyze(
     warnings: list[str] = []
     say("calibrating", None)
     electronic = float(np.real(experiment.detectors()[0].electronic_noise_sn)) if experiment.detectors() else 0.0
-    calibration = calibrate(record, shot, dark, electronic, band)
+    calibration = shot_noise(record, shot, dark, electronic, band)
     warnings += calibration.warnings
     warnings += _dark_conflict(calibration, electronic, experiment)
     say("averaging the spectrum", None)
@@ -204,7 +204,7 @@ def analyze(
     facts = {"experiment": to_json(fit.experiment.resolved().to_dict(), None), "record": record.name}
     followed = replace(followed, provenance=followed.provenance | facts)
     say("testing the innovations", None)
-    tests = [_fit_test(fit), *_prior_test(fit), *innovation_tests(followed, in_unit, band)]
+    tests = [_fit_test(fit), *_prior_test(fit), *innovation_checks(followed, in_unit, band)]
     shortest = 20 * record.sample_rate_hz / settled(followed).size
     if not calibration.floor_known:
         # the floor is fitted within the band: beyond it the model claims nothing, and a misfit is a warning
@@ -219,10 +219,10 @@ def analyze(
     if lines:
         named = ", ".join(f"{x.frequency_hz / 1e3:.6g} kHz ({x.excess:.3g} x)" for x in lines)
         tests.append(
-            Test("residual lines", False, float(len(lines)), None, f"noise that the model does not have at {named}")
+            Check("residual lines", False, float(len(lines)), None, f"noise that the model does not have at {named}")
         )
     else:
-        tests.append(Test("residual lines", True, 0.0, None, "no residual line stands out within the band"))
+        tests.append(Check("residual lines", True, 0.0, None, "no residual line stands out within the band"))
     in_band = _in_band(fit.experiment, record, followed)
     if not calibration.floor_known:
         warnings += _floor_warning(record, fit, band)
@@ -280,7 +280,7 @@ def _resolution(experiment: Experiment, record: Record, band: tuple[float, float
     return float(max(min(line / 8, (band[1] - band[0]) / 200), 10 / record.duration_s, (band[1] - band[0]) / 4000))
 
 
-def _lines(measured: Spectrum, fit: Fit, innovations: Spectrum) -> list[Line]:
+def _lines(measured: Spectrum, fit: SpectrumFit, innovations: Spectrum) -> list[ResidualLine]:
     """Residual lines of the spectrum and of the innovations, each frequency once."""
     found = statistics.residual_lines(innovations, np.ones(innovations.density.size))
     for line in statistics.residual_lines(measured, fit.model):
@@ -306,7 +306,7 @@ def _in_band(experiment: Experiment, record: Record, followed: Track) -> dict[st
     return out
 
 
-def shot_units(calibration: Calibration, fit: Fit) -> float:
+def shot_units(calibration: ShotNoise, fit: SpectrumFit) -> float:
     """Density of the unit in which spectra are plotted."""
     return calibration.density if calibration.floor_known else fit.scale * calibration.density
 

@@ -19,7 +19,7 @@ from backaction.experiment.experiment import Experiment
 from backaction.experiment.technical import technical_sources, without
 from backaction.numerics.matrices import Array
 from backaction.records.spectrum import Spectrum
-from backaction.records.statistics import Line
+from backaction.records.statistics import ResidualLine
 from backaction.states import entanglement
 from backaction.systems import steady
 from backaction.systems.linear import LinearSystem
@@ -79,12 +79,12 @@ def costs(experiment: Experiment, digitiser: Digitiser | None = None) -> list[Co
 class Proposal:
     """One place where an unexplained line may enter, as the TOML that would say so."""
 
-    line: Line
+    line: ResidualLine
     place: str
     toml: str
 
 
-def proposals(experiment: Experiment, lines: Sequence[Line]) -> list[Proposal]:
+def proposals(experiment: Experiment, lines: Sequence[ResidualLine]) -> list[Proposal]:
     """For every line: before the first cavity, as a further mode of it, and at the detector.
 
     The numbers are starting values; give them priors and fit. V_c is quoted only from an experiment that says where its

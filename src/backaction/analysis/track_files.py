@@ -27,16 +27,16 @@ from backaction.numerics.matrices import Array
 from backaction.records import statistics
 from backaction.records.formats import read_record
 from backaction.records.record import Record
-from backaction.records.shot_level import calibrate
+from backaction.records.shot_level import shot_noise
 from backaction.records.spectrum import Spectrum
-from backaction.records.statistics import Line, Test
+from backaction.records.statistics import Check, ResidualLine
 from backaction.systems.poles import mode_frequencies
 from backaction.systems.steady import unconditional
 from backaction.tracking import agreement, drift
-from backaction.tracking.innovations import Monitor, innovation_tests
+from backaction.tracking.innovations import Monitor, innovation_checks
 from backaction.tracking.inputs import Demodulation
 from backaction.tracking.track_file import read_track
-from backaction.workers import connect
+from backaction.workers import connect_scheduler
 
 _HEAD = 1 << 24
 Say = Callable[[str, float | None], None]
@@ -87,7 +87,7 @@ class Outcome:
     output: str
     status: str
     sentence: str
-    tests: tuple[Test, ...] = ()
+    tests: tuple[Check, ...] = ()
     notes: tuple[str, ...] = ()
     exit_code: int = 0
 
@@ -103,13 +103,13 @@ def track_file(job: Job, record: str, output: str, say: Say | None = None) -> Ou
     Raises
     ------
     BackactionError
-        As `tracking.track`, `records.calibrate` and the readers do.
+        As `tracking.track`, `records.shot_noise` and the readers do.
     """
     tell: Say = say or (lambda text, part: None)
     key = job.key(record)
     there = _made_by(output, key)
     if there is not None:
-        tests_then = tuple(Test(*t) for t in there["tests"])
+        tests_then = tuple(Check(*t) for t in there["tests"])
         said = f"{output} is there already, made by the same call"
         return Outcome(record, output, "kept", said, tests_then, tuple(there["notes"]))
     experiment = job.experiment
@@ -127,12 +127,12 @@ def track_file(job: Job, record: str, output: str, say: Say | None = None) -> Ou
     band = experiment.band_hz or _band(experiment, data)
     electronic = float(np.real(experiment.detectors()[0].electronic_noise_sn)) if experiment.detectors() else 0.0
     calibrations = [
-        calibrate(r if r.size <= _HEAD else r.part(0, _HEAD), shot, dark, electronic, band)
+        shot_noise(r if r.size <= _HEAD else r.part(0, _HEAD), shot, dark, electronic, band)
         for r, shot, dark in zip(several, shots, darks, strict=True)
     ]
     calibration = calibrations[0]
     notes = [w for c in calibrations for w in c.warnings]
-    tests: list[Test] = []
+    tests: list[Check] = []
     schedule: drift.Schedule = []
     if job.follow and len(several) > 1:
         raise InputError(f"{experiment.name}: following parameters takes one current, here are {len(several)}")
@@ -170,7 +170,7 @@ def track_file(job: Job, record: str, output: str, say: Say | None = None) -> Ou
     def closing(found: tracking.Track) -> dict[str, Any]:
         """Checks before the file has its name: they are kept in it."""
         if watched.monitor is not None:
-            tests.extend(innovation_tests(watched.monitor, calibration, watched.band))
+            tests.extend(innovation_checks(watched.monitor, calibration, watched.band))
             if not inputs.complex:
                 notes.extend(_lines(watched, experiment))
         else:
@@ -241,7 +241,7 @@ def _lines(watched: _Watch, experiment: Experiment) -> list[str]:
     return notes
 
 
-def run(
+def run_jobs(
     job: Job,
     records: Sequence[str],
     outputs: Sequence[str],
@@ -261,7 +261,7 @@ def run(
             progress(outcome, len(done))
 
     if scheduler is not None:
-        client = connect(scheduler)
+        client = connect_scheduler(scheduler)
         from distributed import as_completed as finished
 
         with client:
@@ -321,7 +321,7 @@ class _Watch:
         if self.monitor is not None:
             self.monitor.restore(saved)
 
-    def lines(self) -> list[Line]:
+    def lines(self) -> list[ResidualLine]:
         """Residual lines within the band."""
         assert self.monitor is not None
         f, density, averages = self.monitor.spectrum(2048)

@@ -11,12 +11,12 @@ from backaction.experiment.derivatives import gradient
 from backaction.experiment.describe import state_document
 from backaction.experiment.experiment import Experiment
 from backaction.experiment.results import gaussian_state
-from backaction.inference.fit import Fit
+from backaction.inference.fit import SpectrumFit
 from backaction.inference.posterior import Posterior
 from backaction.records.record import Record
-from backaction.records.shot_level import Calibration
+from backaction.records.shot_level import ShotNoise
 from backaction.records.spectrum import Spectrum, averaged_spectrum
-from backaction.records.statistics import Test, chi_square_p, words
+from backaction.records.statistics import Check, chi_square_p, words
 from backaction.states import entanglement
 from backaction.states.gaussian import GaussianState
 from backaction.states.measures import describe_state
@@ -24,7 +24,7 @@ from backaction.systems.sampled import discretise, steady_filter
 from backaction.tracking.tracks import Track
 
 
-def _dark_conflict(calibration: Calibration, electronic: float, experiment: Experiment) -> list[str]:
+def _dark_conflict(calibration: ShotNoise, electronic: float, experiment: Experiment) -> list[str]:
     if calibration.dark_sn is None or calibration.dark_sd_sn is None:
         return []
     if abs(calibration.dark_sn - electronic) <= max(5 * calibration.dark_sd_sn, 0.1 * calibration.dark_sn, 1e-4):
@@ -36,10 +36,10 @@ def _dark_conflict(calibration: Calibration, electronic: float, experiment: Expe
     ]
 
 
-def _fit_test(fit: Fit) -> Test:
+def _fit_test(fit: SpectrumFit) -> Check:
     good = fit.p >= 1e-3
     phrase = words(fit.p, "consistent with the model", "NOT consistent with the model")
-    return Test(
+    return Check(
         "spectrum goodness of fit",
         good,
         fit.band_ratio,
@@ -49,7 +49,7 @@ def _fit_test(fit: Fit) -> Test:
     )
 
 
-def _prior_test(fit: Fit) -> list[Test]:
+def _prior_test(fit: SpectrumFit) -> list[Check]:
     pulls = np.array([fit.pull(n) for n in fit.names if fit.pull(n) != 0.0])
     if not pulls.size:
         return []
@@ -57,7 +57,7 @@ def _prior_test(fit: Fit) -> list[Test]:
     worst = max(fit.names, key=lambda n: abs(fit.pull(n)))
     good = words(p, "compatible", "NOT compatible")
     return [
-        Test(
+        Check(
             "fitted values against priors",
             p >= 1e-3,
             float(np.sum(pulls**2)),
@@ -67,7 +67,7 @@ def _prior_test(fit: Fit) -> list[Test]:
     ]
 
 
-def _floor_warning(record: Record, fit: Fit, band: tuple[float, float]) -> list[str]:
+def _floor_warning(record: Record, fit: SpectrumFit, band: tuple[float, float]) -> list[str]:
     """Whether the floor beside the band, which the model takes as white, really is."""
     span = band[1] - band[0]
     wide = averaged_spectrum(record, max(span / 20, 10 / record.duration_s))
@@ -85,7 +85,7 @@ def _floor_warning(record: Record, fit: Fit, band: tuple[float, float]) -> list[
 
 
 def _quantum(
-    given: Experiment, fit: Fit, posterior: Posterior, calibration: Calibration, record: Record, followed: Track
+    given: Experiment, fit: SpectrumFit, posterior: Posterior, calibration: ShotNoise, record: Record, followed: Track
 ) -> dict[str, Any]:
     """States at the fit, the interval of the EPR variance at one fixed (a, b), and the variance that the floor allows."""
     best, measured = fit.experiment, fit.spectrum
@@ -137,7 +137,7 @@ def _quantum(
 
 
 def _floor_allows(
-    given: Experiment, fit: Fit, measured: Spectrum, calibration: Calibration, record: Record
+    given: Experiment, fit: SpectrumFit, measured: Spectrum, calibration: ShotNoise, record: Record
 ) -> dict[str, float]:
     """Excess of the measured floor over the calibrated one, and V_c with it as white noise at the detector.
 
@@ -178,7 +178,7 @@ def _floor_allows(
     }  # fmt: skip
 
 
-def _verdict(quantum: dict[str, Any], passed: bool, tests: list[Test], record: Record) -> tuple[str, bool | None]:
+def _verdict(quantum: dict[str, Any], passed: bool, tests: list[Check], record: Record) -> tuple[str, bool | None]:
     if not passed:
         failed = [t.name for t in tests if not t.passed]
         lines = next((f"; {t.sentence}" for t in tests if t.name == "residual lines" and not t.passed), "")

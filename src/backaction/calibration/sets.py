@@ -40,7 +40,7 @@ _RECORD = ("sample_rate_hz", "sampling", "unit", "scale")
 
 
 @dataclass(frozen=True, eq=False)
-class Calibrated:
+class CalibrationSet:
     """The results of a set and the priors that follow: fields of an experiment with means, errors and covariance."""
 
     name: str
@@ -119,7 +119,7 @@ def run_one(method: Method, files: Sequence[str | Path], given: Mapping[str, Any
     return method.run(tables, given)
 
 
-def combine(name: str, results: Sequence[Result], experiment: Experiment | None = None) -> Calibrated:
+def combine(name: str, results: Sequence[Result], experiment: Experiment | None = None) -> CalibrationSet:
     """Priors of all results together; a field that two of them know is the weighted mean where they agree.
 
     Fields that the experiment does not have, or does not set, are left out with a note. Results are independent of
@@ -156,7 +156,7 @@ def combine(name: str, results: Sequence[Result], experiment: Experiment | None 
         units |= {k: r[v] for k, v in fields.items()}
     names = list(dict.fromkeys(n for b in blocks for n in b[0]))
     if not names:
-        return Calibrated(
+        return CalibrationSet(
             name, tuple(results), {}, np.zeros((0, 0)), tuple(warnings), experiment.name if experiment else None
         )
     information, weighted = np.zeros((len(names), len(names))), np.zeros(len(names))
@@ -186,7 +186,7 @@ def combine(name: str, results: Sequence[Result], experiment: Experiment | None 
         n: Quantity(float(means[k]), float(np.sqrt(covariance[k, k])), units[n].unit, units[n].meaning)
         for k, n in enumerate(names)
     }
-    return Calibrated(
+    return CalibrationSet(
         name, tuple(results), priors, covariance, tuple(warnings), experiment.name if experiment else None
     )
 
@@ -234,7 +234,7 @@ class _Entry:
     priors: Mapping[str, str] | None = None
 
 
-def run_set(path: str | Path, say: Say | None = None) -> Calibrated:
+def run_set(path: str | Path, say: Say | None = None) -> CalibrationSet:
     """Run a calibration set; see the module's text.
 
     Raises
@@ -289,7 +289,7 @@ def run_set(path: str | Path, say: Say | None = None) -> Calibrated:
         done[e.name] = result
     _joined(entries, done)
     out = combine(str(table.get("name", path.stem)), [done[n] for n in names], experiment)
-    sources = {e.name: source(e.method, e.settings, e.files, e.given, e.uses) for e in entries}
+    sources = {e.name: source_of(e.method, e.settings, e.files, e.given, e.uses) for e in entries}
     return replace(out, sources=sources)
 
 
@@ -311,7 +311,7 @@ def _joined(entries: Sequence[_Entry], done: dict[str, Result]) -> None:
                     done[name] = replace(done[name], priors=rest)
 
 
-def source(
+def source_of(
     method: type[Method],
     settings: Mapping[str, Any],
     files: Sequence[str | Path],

@@ -11,7 +11,7 @@ from backaction.cli.common import Json, Progress, distinct, put, say
 from backaction.errors import CheckError, InputError, nearest
 
 if TYPE_CHECKING:
-    from backaction.calibration.sets import Calibrated
+    from backaction.calibration.sets import CalibrationSet
 
 
 def register(app: typer.Typer) -> None:
@@ -43,7 +43,7 @@ def calibrate(
     from dataclasses import replace
 
     from backaction.calibration import METHODS
-    from backaction.calibration.sets import combine, run_one, run_set, source
+    from backaction.calibration.sets import combine, run_one, run_set, source_of
     from backaction.experiment.experiment import Experiment
     from backaction.experiment.toml import read_overrides
     from backaction.files import replacing, to_json
@@ -76,11 +76,11 @@ def calibrate(
             progress(method)
             result = run_one(chosen, data or [], said)
         found = combine(method, [result], Experiment.load(experiment) if experiment else None)
-        found = replace(found, sources={method: source(cls, read_overrides(set_ or []), data or [], said, {})})
+        found = replace(found, sources={method: source_of(cls, read_overrides(set_ or []), data or [], said, {})})
     if report is not None:
         from backaction.report import calibration
 
-        calibration.write(found, report)
+        calibration.write_calibration_report(found, report)
         say(f"report: {report / 'index.html'}")
     if output is not None:
         with replacing(output) as path:
@@ -107,7 +107,7 @@ def _settings(cls: Any) -> str:
     return "\n".join(lines)
 
 
-def _text(found: Calibrated) -> str:
+def _text(found: CalibrationSet) -> str:
     from backaction.report.calibration import shown
 
     lines = []

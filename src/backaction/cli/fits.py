@@ -72,7 +72,7 @@ def fit(
         more = _more(found, next_, limits, evidence, progress)
         if output is not None:
             progress(f"writing {output}")
-            netcdf.write(found, output)
+            netcdf.write_posterior(found, output)
             for path in keep.glob("*.npz") if keep is not None else ():
                 path.unlink()
             if keep is not None and keep.is_dir():
@@ -102,7 +102,7 @@ def sbc(
     """Simulation-based calibration: whether the posteriors of this campaign mean what they say."""
     from backaction.files import replacing, to_json
     from backaction.inference.campaign import Campaign
-    from backaction.inference.sbc import calibrate
+    from backaction.inference.sbc import rank_statistics
     from backaction.report import posterior
 
     if figure is not None and (figure.suffix not in (".png", ".pdf", ".svg") or not figure.parent.is_dir()):
@@ -111,7 +111,7 @@ def sbc(
         raise InputError(f"--sampler {sampler}: must be nuts or importance")
     with Progress("sbc") as progress:
         chosen = Campaign.load(campaign, lambda text: progress(text))
-        found = calibrate(
+        found = rank_statistics(
             chosen, count, seed, sampler, cores, lambda k: progress(f"{k} of {count} campaigns", k / count)
         )
     document = found.document()

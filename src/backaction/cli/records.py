@@ -64,7 +64,7 @@ def analyze(
     """From a photocurrent to a conditional state, an entanglement verdict and a report."""
     from backaction.analysis.analysis import analyze as run
     from backaction.files import to_json
-    from backaction.report.analysis import write
+    from backaction.report.analysis import write_report
 
     if resolution_hz is not None and not resolution_hz > 0:
         raise InputError(f"--resolution {resolution_hz:g}: must be > 0 Hz")
@@ -77,7 +77,7 @@ def analyze(
         raise InputError(f"-o {output}: is a file; name a folder")
     with Progress("analyze") as progress:
         found = run(chosen, data, shot_record, dark_record, resolution_hz, progress, quick, calibration or [])
-        write(found, output, lambda text: progress(text))
+        write_report(found, output, lambda text: progress(text))
     if json:
         put(to_json(found.document()))
     else:
@@ -177,7 +177,7 @@ def track(
     outputs = [str(output / f"{s}.track.h5") for s in stems]
     distinct(outputs, [experiment, *records, shot, dark])
     with Progress("track") as progress:
-        every_one = track_files.run(
+        every_one = track_files.run_jobs(
             job, records, outputs, scheduler, workers,
             lambda outcome, count: progress(f"{count} of {len(records)} records", count / len(records)),
         )  # fmt: skip
@@ -225,7 +225,7 @@ def simulate(
     import numpy as np
 
     from backaction.files import to_json
-    from backaction.records.formats.hdf5 import RecordFile, write
+    from backaction.records.formats.hdf5 import RecordFile, write_hdf5
     from backaction.records.record import Record
     from backaction.records.simulation import ramp
     from backaction.records.simulation import reference as blank
@@ -271,7 +271,7 @@ def simulate(
             if path is not None:
                 progress(f"drawing the {name} record")
                 plain = blank(name, chosen, seconds / 2, per_second, seed, sampling, corners, turned, converter)  # type: ignore[arg-type]
-                write(path, plain, facts, {})
+                write_hdf5(path, plain, facts, {})
     if converter is not None:
         from backaction.records.formats import read_record
 

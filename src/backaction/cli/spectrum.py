@@ -124,7 +124,7 @@ def _figure(path: Path, kind: str, mine: Budget, other: Budget | None, diff: str
     from backaction.report import figures
 
     figure = Figure(figsize=(8, 4.6), layout="constrained")
-    ax = figures.spectrum(figure.subplots(), mine)
+    ax = figures.draw_spectrum(figure.subplots(), mine)
     if other is not None:
         ax.plot(other.frequency_hz / 1e6, other.total, "k--", lw=1, label=str(diff))
         ax.legend(fontsize=7, ncols=3, loc="upper left")

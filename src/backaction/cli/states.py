@@ -40,10 +40,10 @@ def list_(json: Json = False) -> None:
     from backaction.calibration import METHODS
     from backaction.elements import ELEMENTS
     from backaction.experiment.experiment import Experiment
-    from backaction.experiment.toml import shipped
+    from backaction.experiment.toml import shipped_experiments
     from backaction.files import to_json
 
-    experiments = {n: Experiment.load(n).description.split("\n")[0] for n in shipped()}
+    experiments = {n: Experiment.load(n).description.split("\n")[0] for n in shipped_experiments()}
     methods = {k: (c.__doc__ or "").split("\n")[0] for k, c in METHODS.items()}
     kinds = {k: (c.__doc__ or "").split("\n")[0] for k, c in ELEMENTS.items()}
     folder = resources.files("backaction") / "data" / "campaigns"

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from backaction.design.problems import Constraint, Problem, Result
+from backaction.design.problems import Constraint, Problem, ResultObjective
 from backaction.numerics.matrices import Array
 from backaction.numerics.newton import STEP, Minimum
 
@@ -21,7 +21,7 @@ def improve(
     """Local minima that respect the constraints, by SLSQP with exact gradients; constraints scaled by their limits."""
     from scipy import optimize
 
-    parts = [replace(problem, objective=Result(c.result), sign=1.0) for c in limits]
+    parts = [replace(problem, objective=ResultObjective(c.result), sign=1.0) for c in limits]
     scale = [max(abs(c.limit), 1e-12) for c in limits]
 
     def slack(k: int, x: Array) -> tuple[float, Array]:

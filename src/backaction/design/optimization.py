@@ -14,7 +14,16 @@ from typing import Any
 import numpy as np
 
 from backaction.design import constrained
-from backaction.design.problems import Constraint, Objective, Problem, Result, Variable, read_ties, spread, variables
+from backaction.design.problems import (
+    Constraint,
+    Objective,
+    Problem,
+    ResultObjective,
+    Variable,
+    read_ties,
+    spread,
+    variables,
+)
 from backaction.errors import InputError, ModelError, nearest
 from backaction.experiment.experiment import Experiment
 from backaction.experiment.results import evaluate, parse
@@ -116,7 +125,7 @@ def optimize(
     ModelError
         If no start has a value.
     """
-    goal: Objective = objective if not isinstance(objective, str) else Result(objective)
+    goal: Objective = objective if not isinstance(objective, str) else ResultObjective(objective)
     if isinstance(objective, str):
         parse(objective, experiment)
     if experiment.system.batch_shape:

@@ -31,7 +31,7 @@ class Objective(Protocol):
 
 
 @dataclass(frozen=True)
-class Result:
+class ResultObjective:
     """A named result (`conditional.epr.variance`, `dynamics.margin_hz`, ...) as an objective."""
 
     name: str

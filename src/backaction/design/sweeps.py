@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backaction.design.problems import Problem, Result, Variable, read_ties, spread, variables
+from backaction.design.problems import Problem, ResultObjective, Variable, read_ties, spread, variables
 from backaction.errors import InputError
 from backaction.experiment.experiment import Experiment
 from backaction.experiment.results import evaluate, parse
@@ -26,7 +26,7 @@ from backaction.experiment.toml import unit_bounds
 from backaction.files import provenance, replacing, to_json
 from backaction.numerics import newton
 from backaction.numerics.matrices import Array
-from backaction.workers import connect
+from backaction.workers import connect_scheduler
 
 if TYPE_CHECKING:
     import xarray
@@ -39,7 +39,7 @@ STARTS, FOLLOWED = 16, 2
 
 
 @dataclass(frozen=True)
-class Plan:
+class SweepPlan:
     """What a sweep computes: axes, results, and what is optimised at every point."""
 
     experiment: Experiment
@@ -75,12 +75,14 @@ class Plan:
         """The batch of optimisations at some points."""
         assert self.objective is not None
         ties = read_ties(self.experiment, self.ties)
-        return Problem(self.experiment, Result(self.objective), self.variables, ties, self.sign, points)
+        return Problem(self.experiment, ResultObjective(self.objective), self.variables, ties, self.sign, points)
 
     def block(self, rows: Array) -> dict[str, Array]:
         """All results (and arguments) at flat grid positions; NaN where a point has no answer."""
         points = self.points(rows)
-        empty = Problem(self.experiment, Result(self.of[0]), (), read_ties(self.experiment, self.ties), 1.0, points)
+        empty = Problem(
+            self.experiment, ResultObjective(self.of[0]), (), read_ties(self.experiment, self.ties), 1.0, points
+        )
         if self.objective is None:
             return _results(empty.at(np.zeros((rows.size, 0))), self.of, rows.size)
         problem = self.problem(points)
@@ -191,7 +193,7 @@ def sweep(
         for v in chosen:
             if v.name in axes:
                 raise InputError(f"sweep: '{v.name}' is swept and cannot be optimised too")
-    plan = Plan(
+    plan = SweepPlan(
         experiment,
         axes,
         tuple(of),
@@ -218,7 +220,7 @@ def sweep(
 
 
 def _run(
-    plan: Plan,
+    plan: SweepPlan,
     pieces: list[Array],
     store: _Store,
     scheduler: str | None,
@@ -251,8 +253,8 @@ def _run(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _on_dask(scheduler: str, plan: Plan, pieces: list[Array], numbers: list[int]) -> Any:
-    client = connect(scheduler)
+def _on_dask(scheduler: str, plan: SweepPlan, pieces: list[Array], numbers: list[int]) -> Any:
+    client = connect_scheduler(scheduler)
     from distributed import as_completed as finished
 
     with client:
@@ -305,7 +307,7 @@ class _Store:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _follow_neighbours(plan: Plan, flat: dict[str, Array], progress: Callable[[str, float], None] | None) -> None:
+def _follow_neighbours(plan: SweepPlan, flat: dict[str, Array], progress: Callable[[str, float], None] | None) -> None:
     """Where a neighbour's arguments are better than a point's own, go on from there; until nothing changes."""
     shape, k = plan.shape, len(plan.variables)
     rows = np.arange(int(np.prod(shape)))
@@ -345,7 +347,7 @@ def _cut(rows: Array) -> list[Array]:
     return [rows[i : i + BLOCK] for i in range(0, rows.size, BLOCK)]
 
 
-def _dataset(plan: Plan, flat: dict[str, Array]) -> xarray.Dataset:
+def _dataset(plan: SweepPlan, flat: dict[str, Array]) -> xarray.Dataset:
     import xarray
 
     dims = tuple(plan.over)

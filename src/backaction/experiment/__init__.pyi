@@ -16,4 +16,4 @@ from .technical import without as without
 from .ties import Expression as Expression
 from .ties import expression as expression
 from .toml import read_overrides as read_overrides
-from .toml import shipped as shipped
+from .toml import shipped_experiments as shipped_experiments

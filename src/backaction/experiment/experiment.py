@@ -21,7 +21,7 @@ from backaction.elements.sideband_oscillator import SidebandOscillator
 from backaction.elements.spin_oscillator import SpinOscillator
 from backaction.errors import InputError, ModelError, nearest
 from backaction.experiment.prior import Prior
-from backaction.experiment.toml import _element, _section, _tables, _toml, read_prior, shipped
+from backaction.experiment.toml import _element, _section, _tables, _toml, read_prior, shipped_experiments
 from backaction.systems.linear import LinearSystem, connect
 from backaction.systems.periodic import PeriodicSystem
 from backaction.units import number
@@ -86,12 +86,12 @@ class Experiment:
             One line naming file, element, key, value and what is allowed.
         """
         path = Path(source)
-        if path.suffix != ".toml" and str(source) in shipped():
+        if path.suffix != ".toml" and str(source) in shipped_experiments():
             text = (resources.files("backaction") / "data" / "experiments" / f"{source}.toml").read_text("utf-8")
             return cls.from_toml(text, str(source))
         if not path.is_file():
             what = "no such file" if path.suffix == ".toml" else "no such file or shipped experiment"
-            raise InputError(f"{source}: {what}{nearest(str(source), shipped())}")
+            raise InputError(f"{source}: {what}{nearest(str(source), shipped_experiments())}")
         try:
             text = path.read_text("utf-8")
         except UnicodeDecodeError:

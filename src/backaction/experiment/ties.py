@@ -69,7 +69,7 @@ def expression(text: str) -> Expression:
     return Expression(text, tuple(dict.fromkeys(names)))
 
 
-def follow(ties: Mapping[str, Expression], of: Callable[[str], Any], known: Mapping[str, Any]) -> dict[str, Any]:
+def follow_ties(ties: Mapping[str, Expression], of: Callable[[str], Any], known: Mapping[str, Any]) -> dict[str, Any]:
     """Values of tied fields, in the order in which they depend on one another; `of` gives what is not `known`.
 
     Raises

@@ -29,7 +29,7 @@ def _toml(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def shipped() -> tuple[str, ...]:
+def shipped_experiments() -> tuple[str, ...]:
     """Names of the experiments that come with the package."""
     folder = resources.files("backaction") / "data" / "experiments"
     return tuple(sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml")))

@@ -7,11 +7,11 @@ from .campaign import Campaign as Campaign
 from .campaign import Likelihood as Likelihood
 from .data import Measured as Measured
 from .evidence import log_evidence as log_evidence
-from .fit import Fit as Fit
 from .fit import Prepared as Prepared
+from .fit import SpectrumFit as SpectrumFit
 from .fit import fit_spectrum as fit_spectrum
 from .fit import prepare as prepare
-from .maximum import find_mode as find_mode
+from .maximum import find_maximum as find_maximum
 from .netcdf import data_tree as data_tree
 from .parameter import Parameter as Parameter
 from .posterior import Posterior as Posterior

@@ -51,7 +51,7 @@ class Bins:
         loops = library("program", "spectrum", "riccati", "likelihood")
         A, Q, N, C = (np.ascontiguousarray(x) for x in (system.A, Q, N[:, 0], d.C[0]))
         phase = np.ascontiguousarray(self.phase.real), np.ascontiguousarray(self.phase.imag)
-        loops.spectrum(
+        loops.noise_density(
             A, Q, N, R[0, 0], C, np.empty((0, 0)), TWO_PI * self.frequency_hz, *phase, S, none, np.empty((0, 0))
         )
         parts = (self.weights.ravel(), self.node_weights.ravel(), self.alias_weights.ravel(), self.white)

@@ -37,14 +37,14 @@ import numpy as np
 from backaction.errors import InputError, nearest
 from backaction.experiment.experiment import Experiment
 from backaction.experiment.prior import Prior
-from backaction.experiment.ties import Expression, expression, follow
+from backaction.experiment.ties import Expression, expression, follow_ties
 from backaction.experiment.toml import read_prior, unit_bounds
 from backaction.inference.calibration_file import Correlated, read_calibrations
 from backaction.inference.data import Measured, resolution, simulated
 from backaction.numerics.matrices import Array
 from backaction.records.formats import read_record
 from backaction.records.record import Record
-from backaction.records.shot_level import Calibration, calibrate
+from backaction.records.shot_level import ShotNoise, shot_noise
 from backaction.records.spectrum import Spectrum, averaged_spectrum
 from backaction.systems.sampled import Digitiser
 from backaction.units import number
@@ -109,12 +109,12 @@ class Campaign:
             One line naming file, key, value and what is allowed.
         """
         folder = resources.files("backaction") / "data" / "campaigns"
-        if str(path) in shipped():
+        if str(path) in shipped_campaigns():
             with resources.as_file(folder / f"{path}.toml") as own:
                 return cls.load(own, say)
         path = Path(path)
         if not path.is_file():
-            raise InputError(f"{path}: no such file or shipped campaign{nearest(str(path), shipped())}")
+            raise InputError(f"{path}: no such file or shipped campaign{nearest(str(path), shipped_campaigns())}")
         try:
             table = tomllib.loads(path.read_text("utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -126,7 +126,7 @@ class Campaign:
         cls,
         experiment: Experiment,
         measured: Spectrum,
-        calibration: Calibration,
+        calibration: ShotNoise,
         digitiser: Digitiser,
         correlated: Correlated = (),
     ) -> Campaign:
@@ -193,7 +193,7 @@ class Campaign:
         return replace(self, records=tuple(records))
 
 
-def shipped() -> tuple[str, ...]:
+def shipped_campaigns() -> tuple[str, ...]:
     """Names of the campaigns that come with the package."""
     folder = resources.files("backaction") / "data" / "campaigns"
     return tuple(sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml")))
@@ -249,7 +249,7 @@ def _read(table: Mapping[str, Any], path: Path, say: Say) -> Campaign:
             raise InputError(f"{here}: is tied and has a prior: remove one")
         priors.pop(key, None)
     try:
-        follow(ties, experiment.value, {})
+        follow_ties(ties, experiment.value, {})
     except InputError as error:
         raise type(error)(f"{where}: {error}") from None
     given = options.get("model_error", 0.0)
@@ -316,7 +316,7 @@ def _record(
         if not length >= least:
             raise InputError(f"{where}: simulate.duration = {length:g} s: at least {least:.3g} s, two averages a bin")
         say(f"simulating {name}")
-        tied = follow({k: v for k, v in ties.items() if k not in own}, chosen.value, {})
+        tied = follow_ties({k: v for k, v in ties.items() if k not in own}, chosen.value, {})
         chosen = chosen.with_values({k: float(v) for k, v in tied.items()}, where)
         made = simulated(name, chosen, band, length, seed, width)
         return replace(_masked(made, item, where), fixed=tuple(own), priors=priors, calibrated_by="simulated")
@@ -341,7 +341,7 @@ def _record(
     shot, dark = read("shot"), read("dark")
     detector = chosen.detectors()[0]
     electronic = float(detector.electronic_noise_sn)
-    found = calibrate(record, shot, dark, electronic, band)
+    found = shot_noise(record, shot, dark, electronic, band)
     if not found.floor_known:
         raise InputError(f"{where}: fit needs a shot-noise record (shot = ...): without it there is no quantum scale")
     spectrum = averaged_spectrum(record, width or resolution(chosen, record.duration_s, band)).band(*band)

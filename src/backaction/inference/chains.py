@@ -16,7 +16,7 @@ import numpy as np
 
 from backaction._version import __version__
 from backaction.files import replacing
-from backaction.inference.maximum import Mode
+from backaction.inference.maximum import Maximum
 from backaction.inference.samplers import TUNE, Draws, chain, seeds
 from backaction.inference.target import Target
 
@@ -24,7 +24,7 @@ ACCEPT = (0.8, 0.95)
 """Acceptance that step sizes are tuned to: the second where chains diverged with the first."""
 
 
-def fingerprint(target: Target, mode: Mode, draws: int, seed: int, accept: float) -> str:
+def fingerprint(target: Target, mode: Maximum, draws: int, seed: int, accept: float) -> str:
     """What a stored chain belongs to: program, data, priors, mode, length, acceptance and seed."""
     digest = hashlib.sha256()
     tables = (*target._data, *target._maps, *target._frequencies, target._layout, target._slot_table)
@@ -36,7 +36,7 @@ def fingerprint(target: Target, mode: Mode, draws: int, seed: int, accept: float
 
 def nuts(
     target: Target,
-    mode: Mode,
+    mode: Maximum,
     draws: int,
     chains: int,
     seed: int,
@@ -60,7 +60,7 @@ def nuts(
 
 def _run(
     target: Target,
-    mode: Mode,
+    mode: Maximum,
     draws: int,
     chains: int,
     seed: int,

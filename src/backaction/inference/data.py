@@ -12,7 +12,7 @@ from backaction.experiment.experiment import Experiment
 from backaction.experiment.prior import Prior
 from backaction.inference.bins import Bins, bins
 from backaction.numerics.matrices import Array
-from backaction.records.shot_level import Calibration
+from backaction.records.shot_level import ShotNoise
 from backaction.records.spectrum import Spectrum
 from backaction.systems.poles import narrowest
 from backaction.systems.sampled import Digitiser
@@ -29,7 +29,7 @@ class Measured:
     name: str
     experiment: Experiment
     spectrum: Spectrum
-    calibration: Calibration
+    calibration: ShotNoise
     digitiser: Digitiser
     fixed: tuple[str, ...] = ()
     priors: Mapping[str, Prior] = field(default_factory=dict)
@@ -82,7 +82,7 @@ def simulated(
     f = band_hz[0] + width * (np.arange(count) + 0.5)
     averages = width * duration_s
     blank = Spectrum(f, np.ones(count), averages, width, "SN/Hz")
-    record = Measured(name, experiment, blank, Calibration(1.0, scale_sd, "SN"), digitiser, duration_s=duration_s)
+    record = Measured(name, experiment, blank, ShotNoise(1.0, scale_sd, "SN"), digitiser, duration_s=duration_s)
     if np.max(np.linalg.eigvals(experiment.system.A).real, initial=-1.0) >= 0:
         raise ModelError(f"{name}: the experiment's own values are unstable: nothing to simulate")
     mean = record.bins().expected(experiment.system)

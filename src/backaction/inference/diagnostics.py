@@ -9,12 +9,12 @@ import numpy as np
 
 from backaction.inference.campaign import Likelihood
 from backaction.inference.data import Measured
-from backaction.inference.maximum import Mode
-from backaction.inference.quantities import Quantity
+from backaction.inference.maximum import Maximum
+from backaction.inference.quantities import DerivedQuantity
 from backaction.inference.samplers import Draws
 from backaction.inference.target import SCALE, Target
 from backaction.numerics.matrices import Array
-from backaction.records.statistics import Test, chi_square_p, gamma_normal_scores, residual_lines
+from backaction.records.statistics import Check, chi_square_p, gamma_normal_scores, residual_lines
 
 RHAT, LEAST = 1.01, 400.0
 """Largest R-hat and least effective number of draws (bulk and tail) of a converged run (Vehtari et al. 2021)."""
@@ -40,27 +40,27 @@ def summarised(values: Array) -> dict[str, float]:
     return {k: float(v) for k, v in out.items()}
 
 
-def run(
-    fine: Target, target: Target, mode: Mode, draws: Draws, quantities: Mapping[str, Quantity]
-) -> tuple[list[Test], dict[str, Any], list[str]]:
+def diagnose(
+    fine: Target, target: Target, mode: Maximum, draws: Draws, quantities: Mapping[str, DerivedQuantity]
+) -> tuple[list[Check], dict[str, Any], list[str]]:
     """All checks: tests (which must pass), facts for the record, warnings."""
     tests = [_converged(draws, target.labels()), *_predicted(fine, draws)]
     pulls, overall = conflict(target, mode, draws)
     tests.append(overall)
     facts: dict[str, Any] = {"conflict": pulls}
-    facts["sensitivity"] = sensitivity(target, draws, quantities)
+    facts["sensitivity"] = prior_sensitivity(target, draws, quantities)
     facts["identifiability"] = identifiability(target, mode)
-    facts["correlation"] = correlations(target, draws, quantities)
+    facts["correlation"] = strongest_correlations(target, draws, quantities)
     warnings = [f"{n} is {v:+.1f} sd from what its prior and the data allow" for n, v in pulls.items() if abs(v) > 3]
     return tests, facts, warnings
 
 
-def _converged(draws: Draws, labels: Sequence[str]) -> Test:
+def _converged(draws: Draws, labels: Sequence[str]) -> Check:
     if draws.method in ("importance", "laplace"):
         good = draws.status == "converged"
         k = draws.facts.get("pareto_k", float("nan"))
         words = f"importance sampling: {draws.status}, Pareto k = {k:.2f}" if good else draws.status
-        return Test("sampler", good, k, None, words)
+        return Check("sampler", good, k, None, words)
     stats = [summarised(draws.u[..., i]) for i in range(draws.u.shape[-1])]
     worst = max(s["rhat"] for s in stats)
     bulk, tail = min(s["ess_bulk"] for s in stats), min(s["ess_tail"] for s in stats)
@@ -75,10 +75,10 @@ def _converged(draws: Draws, labels: Sequence[str]) -> Test:
     if not good:
         slow = max(range(len(stats)), key=lambda i: stats[i]["rhat"] if np.isfinite(stats[i]["rhat"]) else np.inf)
         words += f": NOT converged (worst: {labels[slow]}; more draws or chains)"
-    return Test("sampler", good, worst, None, words)
+    return Check("sampler", good, worst, None, words)
 
 
-def _predicted(fine: Target, draws: Draws, most: int = 100) -> list[Test]:
+def _predicted(fine: Target, draws: Draws, most: int = 100) -> list[Check]:
     """Posterior predictive p-values of every spectrum: all bins, smooth residuals in bands, lines."""
     flat = draws.flat
     picked = flat[np.linspace(0, len(flat) - 1, min(most, len(flat))).astype(int)]
@@ -101,7 +101,7 @@ def _predicted(fine: Target, draws: Draws, most: int = 100) -> list[Test]:
         words = "predicts" if good else "does NOT predict"
         extra = "".join(f"; a line is left at {x.frequency_hz / 1e3:.6g} kHz ({x.excess:.3g} x)" for x in lines[:3])
         out.append(
-            Test(
+            Check(
                 f"prediction of {record.name}", good, float(np.mean(record.density_sn / middle)), min(bins, bands),
                 f"the model {words} {record.name}: p = {bins:.2g} over {N.size} bins, {bands:.2g} over {BANDS} bands{extra}",
             )
@@ -119,7 +119,7 @@ def banded(scores: Array, count: int = BANDS) -> Array:
     return np.array([np.sum(p) / np.sqrt(p.size) for p in parts])
 
 
-def conflict(target: Target, mode: Mode, draws: Draws) -> tuple[dict[str, float], Test]:
+def conflict(target: Target, mode: Maximum, draws: Draws) -> tuple[dict[str, float], Check]:
     """How far the data pull each parameter from its prior, in sigma, and all of them together.
 
     A posterior mean m with variance v (in coordinates whose prior is standard normal) has m ~ N(0, 1 - v) over data that the
@@ -140,14 +140,16 @@ def conflict(target: Target, mode: Mode, draws: Draws) -> tuple[dict[str, float]
     worst = max(pulls, key=lambda n: abs(pulls[n]))
     good = p >= 1e-3
     words = "compatible" if good else "NOT compatible"
-    test = Test(
+    test = Check(
         "data against priors", good, float(np.sum(scores**2)), p,
         f"data and priors are {words} (p = {p:.2g}; largest conflict {pulls[worst]:+.1f} sigma: {worst})",
     )  # fmt: skip
     return pulls, test
 
 
-def sensitivity(target: Target, draws: Draws, quantities: Mapping[str, Quantity]) -> dict[str, dict[str, Any]]:
+def prior_sensitivity(
+    target: Target, draws: Draws, quantities: Mapping[str, DerivedQuantity]
+) -> dict[str, dict[str, Any]]:
     """How the mean of each derived quantity moves with the priors, from the draws alone.
 
     `shift`: when a prior's centre moves by one of its own sd, Cov(V, u_i) (C^-1 z where calibrations are correlated);
@@ -177,7 +179,9 @@ def sensitivity(target: Target, draws: Draws, quantities: Mapping[str, Quantity]
     return out
 
 
-def correlations(target: Target, draws: Draws, quantities: Mapping[str, Quantity]) -> dict[str, dict[str, float]]:
+def strongest_correlations(
+    target: Target, draws: Draws, quantities: Mapping[str, DerivedQuantity]
+) -> dict[str, dict[str, float]]:
     """The five parameters that each derived quantity is most correlated with."""
     values, labels = target.values(draws.flat), target.labels()
     out = {}
@@ -193,7 +197,7 @@ def correlations(target: Target, draws: Draws, quantities: Mapping[str, Quantity
     return out
 
 
-def identifiability(target: Target, mode: Mode) -> list[str]:
+def identifiability(target: Target, mode: Maximum) -> list[str]:
     """What the data do not tell by themselves, in words, from the eigenvectors of their Fisher information.
 
     The information is that of the data alone, in units of the priors: an eigenvalue below 1 says less than the prior does. A

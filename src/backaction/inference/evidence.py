@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from backaction.inference.samplers import Draws, densities
+from backaction.inference.samplers import Draws, log_densities
 from backaction.inference.target import Target
 from backaction.numerics.matrices import Array
 
@@ -33,8 +33,8 @@ def log_evidence(target: Target, draws: Draws, seed: int = 0, fine: Target | Non
 
     there = centre + z @ root.T
     log_prior = constant
-    a = densities(target, flat[half:]) + log_prior - gaussian(flat[half:])
-    b = densities(target, there) + log_prior - gaussian(there)
+    a = log_densities(target, flat[half:]) + log_prior - gaussian(flat[half:])
+    b = log_densities(target, there) + log_prior - gaussian(there)
     shift = float(np.median(a))
     a, b = np.exp(a - shift), np.exp(b - shift)
     value = 1.0
@@ -49,7 +49,7 @@ def log_evidence(target: Target, draws: Draws, seed: int = 0, fine: Target | Non
     more = 0.0
     if fine is not None and fine is not target:
         some = flat[half : half + 500]
-        ratio = densities(fine, some) - densities(target, some)
+        ratio = log_densities(fine, some) - log_densities(target, some)
         top = float(np.max(ratio))
         weight = np.exp(ratio - top)
         more = top + float(np.log(np.mean(weight)))

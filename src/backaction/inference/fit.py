@@ -14,11 +14,11 @@ from backaction.experiment.prior import Prior
 from backaction.inference import maximum, samplers
 from backaction.inference.calibration_file import Correlated
 from backaction.inference.campaign import Campaign, Likelihood
-from backaction.inference.maximum import Mode, Progress, find_mode
+from backaction.inference.maximum import Maximum, Progress, find_maximum
 from backaction.inference.samplers import Draws
 from backaction.inference.target import SCALE, Target
 from backaction.numerics.matrices import Array
-from backaction.records.shot_level import Calibration
+from backaction.records.shot_level import ShotNoise
 from backaction.records.spectrum import Spectrum
 from backaction.records.statistics import chi_square_p, gamma_normal_scores
 from backaction.systems.sampled import Digitiser
@@ -30,7 +30,7 @@ class Prepared:
 
     fine: Target
     target: Target
-    mode: Mode
+    mode: Maximum
 
 
 def prepare(campaign: Campaign, progress: Progress | None = None, starts: int = 3) -> Prepared:
@@ -46,7 +46,7 @@ def prepare(campaign: Campaign, progress: Progress | None = None, starts: int = 
     if fine.size == 0:
         raise ModelError(f"{campaign.name}: nothing to fit: no parameter has a prior")
     rough = Target(campaign.coarse())
-    mode = find_mode(rough, starts, progress=progress)
+    mode = find_maximum(rough, starts, progress=progress)
     say("merging bins", None)
     target = fine
     # scatter that does not shrink with the width of a bin has none to merge
@@ -62,7 +62,7 @@ def prepare(campaign: Campaign, progress: Progress | None = None, starts: int = 
 
 
 @dataclass(frozen=True, eq=False)
-class Fit:
+class SpectrumFit:
     """Result of `fit_spectrum`.
 
     `names`, `values`, `covariance` in the parameters' own units (the last is `SCALE`, relative); `experiment` at the
@@ -115,11 +115,11 @@ class Fit:
 def fit_spectrum(
     experiment: Experiment,
     spectrum: Spectrum,
-    calibration: Calibration,
+    calibration: ShotNoise,
     digitiser: Digitiser,
     progress: Callable[[str], None] | None = None,
     correlated: Correlated = (),
-) -> Fit:
+) -> SpectrumFit:
     """Fit every field that has a prior, and the scale, to a measured spectrum (density in the record's own unit).
 
     Raises
@@ -133,7 +133,7 @@ def fit_spectrum(
     return laplace_fit(ready)
 
 
-def laplace_fit(ready: Prepared) -> Fit:
+def laplace_fit(ready: Prepared) -> SpectrumFit:
     """The quick answer of a campaign of one spectrum."""
     target, mode = ready.target, ready.mode
     record = ready.fine.campaign.records[0]
@@ -146,7 +146,7 @@ def laplace_fit(ready: Prepared) -> Fit:
     bound = [p.name for p, u in zip(target.parameters, mode.u, strict=True) if abs(u) > 0.55 * p.reach]
     scale = float(values[target.names.index(SCALE)])
     order = [i for i, n in enumerate(target.names) if n != SCALE] + [target.names.index(SCALE)]
-    return Fit(
+    return SpectrumFit(
         best, tuple(target.names[i] for i in order), values[order], covariance[np.ix_(order, order)],
         {p.name: p.prior for p in target.parameters if p.name != SCALE}, record.spectrum, mu * record.calibration.density,
         scale, chi_square_p(gamma_normal_scores(ratio, N), fitted),

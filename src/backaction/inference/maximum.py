@@ -15,7 +15,7 @@ Progress = Callable[[str, float | None], None]
 
 
 @dataclass(frozen=True, eq=False)
-class Mode:
+class Maximum:
     """The maximum of the posterior in u, its log-density, and `root` L with L L^T the inverse Hessian there.
 
     `others` are further maxima that were found, with their log-densities below the first; `condition` that of the Fisher
@@ -34,7 +34,7 @@ class Mode:
         return self.u + w @ self.root.T
 
 
-def find_mode(target: Target, starts: int = 3, seed: int = 0, progress: Progress | None = None) -> Mode:
+def find_maximum(target: Target, starts: int = 3, seed: int = 0, progress: Progress | None = None) -> Maximum:
     """The maximum of the posterior density.
 
     From the best of coordinate scans, and from `starts` - 1 draws of the prior, each improved alike, by steps of
@@ -90,7 +90,7 @@ def find_mode(target: Target, starts: int = 3, seed: int = 0, progress: Progress
         apart = [np.max(np.abs(np.linalg.solve(root, v - o))) > 3 for o in (u, *(o for o, _ in others))]
         if all(apart) and value - x < 15:
             others.append((v, x))
-    return Mode(u, value, root, H, count, tuple(others))
+    return Maximum(u, value, root, H, count, tuple(others))
 
 
 def _elsewhere(run: Evaluator, u: Array, top: float, sd: Array, most: int = 3) -> list[Array]:
@@ -108,7 +108,7 @@ def _elsewhere(run: Evaluator, u: Array, top: float, sd: Array, most: int = 3) -
     return [point for _, point in sorted(out, key=lambda item: -item[0])[:most]]
 
 
-def improved(target: Target, mode: Mode) -> Mode:
+def improved(target: Target, mode: Maximum) -> Maximum:
     """The maximum near a mode that was found for other bins of the same data."""
     run = target.evaluator()
     u, value, count = _climbed(target, run, mode.u)

@@ -47,7 +47,7 @@ class Systems:
         n = self.states
         points = self._program(u)
         V, residual = np.empty((len(u), n, n)), np.empty(len(u))
-        library("riccati", n=n).conditional(np.arange(points.shape[1]), points, n, V, residual)
+        library("riccati", n=n).riccati_many(np.arange(points.shape[1]), points, n, V, residual)
         good = residual < 1e-8
         out = V[:, self._index][:, :, self._index]
         return np.where(good[:, None, None], out, np.nan)
@@ -60,7 +60,7 @@ class Systems:
         V, good = np.empty((len(u), n, n)), np.empty(len(u), dtype=bool)
         for k, x in enumerate(points):
             A, Q = x[: n * n].reshape(n, n), x[n * n : 2 * n * n].reshape(n, n)
-            good[k] = library("riccati", n=n).lyapunov(A, Q, V[k])
+            good[k] = library("riccati", n=n).lyapunov_doubling(A, Q, V[k])
         return np.where(good[:, None, None], V[:, self._index][:, :, self._index], np.nan)
 
 

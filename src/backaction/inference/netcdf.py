@@ -66,15 +66,15 @@ def data_tree(found: Posterior) -> Any:
     return tree
 
 
-def write(found: Posterior, path: str | Path) -> None:
+def write_posterior(found: Posterior, path: str | Path) -> None:
     """Write `data_tree` as NetCDF (HDF5); the file appears when it is whole."""
     tree = data_tree(found)
     with replacing(path) as temporary:
         tree.to_netcdf(temporary, engine="h5netcdf")
 
 
-def read(path: str | Path) -> Any:
-    """The DataTree of a file written by `write`, in memory."""
+def read_posterior(path: str | Path) -> Any:
+    """The DataTree of a file written by `write_posterior`, in memory."""
     import xarray
 
     with xarray.open_datatree(path, engine="h5netcdf") as tree:

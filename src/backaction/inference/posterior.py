@@ -20,11 +20,11 @@ from backaction.inference.campaign import Campaign
 from backaction.inference.chains import nuts
 from backaction.inference.fit import Prepared, prepare
 from backaction.inference.maximum import Progress
-from backaction.inference.quantities import Quantity
+from backaction.inference.quantities import DerivedQuantity
 from backaction.inference.samplers import Draws
 from backaction.inference.target import Target
 from backaction.numerics.matrices import Array
-from backaction.records.statistics import Test
+from backaction.records.statistics import Check
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +38,8 @@ class Posterior:
     campaign: Campaign
     ready: Prepared
     draws: Draws
-    derived: Mapping[str, Quantity]
-    tests: tuple[Test, ...]
+    derived: Mapping[str, DerivedQuantity]
+    tests: tuple[Check, ...]
     facts: Mapping[str, Any]
     warnings: tuple[str, ...] = ()
 
@@ -129,7 +129,7 @@ def infer(
     say("derived quantities", None)
     derived = quantities.quantities(target, found.u, campaign.derived)
     say("checks", None)
-    tests, facts, warnings = diagnostics.run(ready.fine, target, mode, found, derived)
+    tests, facts, warnings = diagnostics.diagnose(ready.fine, target, mode, found, derived)
     if mode.others:
         warnings.append(
             f"the posterior has {len(mode.others) + 1} separate maxima; draws are about the highest "

@@ -22,14 +22,14 @@ from backaction.states import entanglement
 
 
 @dataclass(frozen=True, eq=False)
-class Quantity:
+class DerivedQuantity:
     """Values of a derived quantity (chains, draws) and numbers that belong to it (weight, angle, probabilities)."""
 
     values: Array
     facts: dict[str, float] = field(default_factory=dict)
 
 
-def quantities(target: Target, u: Array, asked: Mapping[str, str] | None = None) -> dict[str, Quantity]:
+def quantities(target: Target, u: Array, asked: Mapping[str, str] | None = None) -> dict[str, DerivedQuantity]:
     """All derived quantities at draws u (chains, draws, P), by name; with several records `name[record]`.
 
     For two modes: `conditional.epr.fixed`, `conditional.epr.variance` (the optimum of each draw), `unconditional.epr.fixed`
@@ -44,18 +44,20 @@ def quantities(target: Target, u: Array, asked: Mapping[str, str] | None = None)
     """
     flat, shape = u.reshape(-1, u.shape[-1]), u.shape[:-1]
     several = len(target.campaign.records) > 1
-    out: dict[str, Quantity] = {}
+    out: dict[str, DerivedQuantity] = {}
     for k, record in enumerate(target.campaign.records):
         tail = f"[{record.name}]" if several else ""
         for prefix, bare in (("", False), ("bare.", True)) if modes(record.experiment) else ():
             if bare and not technical.bare(record.experiment)[0]:
                 continue
             found = _of_state(target, k, flat, bare)
-            out |= {f"{prefix}{name}{tail}": Quantity(q.values.reshape(shape), q.facts) for name, q in found.items()}
+            out |= {
+                f"{prefix}{name}{tail}": DerivedQuantity(q.values.reshape(shape), q.facts) for name, q in found.items()
+            }
         for name, text in (asked or {}).items():
             values = _asked(target, k, flat, text)
             if values is not None:
-                out[f"{name}{tail}"] = Quantity(np.broadcast_to(values, (len(flat),)).reshape(shape).copy())
+                out[f"{name}{tail}"] = DerivedQuantity(np.broadcast_to(values, (len(flat),)).reshape(shape).copy())
     return out
 
 
@@ -65,17 +67,17 @@ def modes(experiment: Experiment) -> tuple[str, ...]:
     return experiment.reported_modes() if experiment.modes or "oscillator" in kinds else ()
 
 
-def _of_state(target: Target, k: int, u: Array, bare: bool) -> dict[str, Quantity]:
+def _of_state(target: Target, k: int, u: Array, bare: bool) -> dict[str, DerivedQuantity]:
     systems = target.systems(k, bare)
     V = systems.conditional(u)
     good = np.all(np.isfinite(V), axis=(-2, -1))
     if not np.any(good):
         return {}
     safe = np.where(good[:, None, None], V, np.eye(V.shape[-1]))
-    out: dict[str, Quantity] = {}
+    out: dict[str, DerivedQuantity] = {}
 
     def put(name: str, values: Array, **facts: float) -> None:
-        out[name] = Quantity(np.where(good, values, np.nan), facts)
+        out[name] = DerivedQuantity(np.where(good, values, np.nan), facts)
 
     if len(systems.modes) != 2:
         for i, mode in enumerate(systems.modes):

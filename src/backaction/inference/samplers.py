@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from backaction.errors import InputError
-from backaction.inference.maximum import Mode, Progress
+from backaction.inference.maximum import Maximum, Progress
 from backaction.inference.target import Target
 from backaction.numerics.matrices import Array
 
@@ -52,7 +52,7 @@ class Draws:
 
 def sample(
     target: Target,
-    mode: Mode,
+    mode: Maximum,
     method: str = "nuts",
     draws: int = 1500,
     chains: int = 4,
@@ -85,14 +85,14 @@ def sample(
     return replace(out, facts=out.facts | {"seconds": time.perf_counter() - start})
 
 
-def laplace(target: Target, mode: Mode, draws: int, seed: int) -> Draws:
+def laplace(target: Target, mode: Maximum, draws: int, seed: int) -> Draws:
     """The Gaussian at the mode, unchecked."""
     w = np.random.default_rng(seed).standard_normal((draws, target.size))
     u = mode.place(w)
-    return Draws(u[None], densities(target, u)[None], "laplace", seed, {}, "not checked: a Gaussian at the mode")
+    return Draws(u[None], log_densities(target, u)[None], "laplace", seed, {}, "not checked: a Gaussian at the mode")
 
 
-def importance(target: Target, mode: Mode, draws: int, seed: int, most: int | None = None) -> Draws:
+def importance(target: Target, mode: Maximum, draws: int, seed: int, most: int | None = None) -> Draws:
     """Laplace and importance sampling: Student-t proposals about the mode, weights smoothed by a generalised Pareto tail.
 
     Draws are resampled to equal weight. Above k = 0.7 the weights may not be used, and the status says so.
@@ -104,7 +104,7 @@ def importance(target: Target, mode: Mode, draws: int, seed: int, most: int | No
     z = rng.standard_normal((count, target.size))
     w = wide * z / np.sqrt(rng.chisquare(freedom, count) / freedom)[:, None]
     u = mode.place(w)
-    log = densities(target, u)
+    log = log_densities(target, u)
     proposal = -0.5 * (freedom + target.size) * np.log1p(np.sum((w / wide) ** 2, axis=-1) / freedom)
     weight, k_hat = smoothed(np.where(np.isfinite(log), log - proposal, -np.inf))
     pick = np.searchsorted(np.cumsum(weight), (np.arange(draws) + rng.uniform()) / draws).clip(0, count - 1)
@@ -127,7 +127,7 @@ def smoothed(log_ratio: Array) -> tuple[Array, float]:
     return weight / np.sum(weight), float(k)
 
 
-def densities(target: Target, u: Array, cores: int = 2) -> Array:
+def log_densities(target: Target, u: Array, cores: int = 2) -> Array:
     """Log-posterior at many points (K, P), in threads."""
 
     def part(piece: Array) -> Array:
@@ -139,7 +139,7 @@ def densities(target: Target, u: Array, cores: int = 2) -> Array:
 
 
 def chain(
-    target: Target, mode: Mode, draws: int, seed: int, accept: float = 0.8, stop: Event | None = None
+    target: Target, mode: Maximum, draws: int, seed: int, accept: float = 0.8, stop: Event | None = None
 ) -> tuple[Array, Array, dict[str, float]]:
     """One chain of the no-U-turn sampler (nutpie) in whitened coordinates: w (draws, P), ln p, facts.
 
@@ -196,7 +196,7 @@ TUNE = 200
 
 def ensemble(
     target: Target,
-    mode: Mode,
+    mode: Maximum,
     draws: int,
     walkers: int = 150,
     seed: int = 0,

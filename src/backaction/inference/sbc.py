@@ -26,7 +26,7 @@ WATCHED = ("conditional.epr.variance", "conditional.log_negativity")
 
 
 @dataclass(frozen=True, eq=False)
-class Calibrated:
+class RankStatistics:
     """Ranks (simulations, quantities) of the truths among RANKS draws; how the posteriors were made and what failed."""
 
     campaign: str
@@ -89,7 +89,7 @@ class Calibrated:
         }  # fmt: skip
 
 
-def calibrate(
+def rank_statistics(
     campaign: Campaign,
     count: int = 200,
     seed: int = 0,
@@ -97,7 +97,7 @@ def calibrate(
     cores: int = 2,
     progress: Callable[[int], None] | None = None,
     fitted: Campaign | None = None,
-) -> Calibrated:
+) -> RankStatistics:
     """Run `count` simulated campaigns with the bins of this one; only its data are replaced.
 
     With `fitted` another model is fitted than simulates (of the same records): to see that a wrong one is found out.
@@ -123,7 +123,7 @@ def calibrate(
         data = [m * rng.gamma(n, 1 / n) for m, n in zip(mu, N, strict=True)]
         here = target.with_data(data)
         try:
-            mode = maximum.find_mode(here, starts=2, seed=own[k])
+            mode = maximum.find_maximum(here, starts=2, seed=own[k])
             draws = _draw(here, mode, method, own[k])
         except ModelError as error:
             return {}, str(error)
@@ -144,12 +144,12 @@ def calibrate(
     if len(results) < 20:
         raise ModelError(f"{campaign.name}: {len(failures)} of {count} simulated campaigns failed: {failures[0]}")
     names = tuple(n for n in results[0] if all(n in r for r in results))
-    return Calibrated(
+    return RankStatistics(
         campaign.name, names, np.array([[r[n] for n in names] for r in results]), method, seed, tuple(failures)
     )
 
 
-def _draw(target: Target, mode: maximum.Mode, method: str, seed: int) -> samplers.Draws:
+def _draw(target: Target, mode: maximum.Maximum, method: str, seed: int) -> samplers.Draws:
     if method == "importance":
         quick = samplers.importance(target, mode, 1000, seed)
         if quick.status == "converged":

@@ -18,7 +18,7 @@ from backaction.constants import TWO_PI
 from backaction.errors import InputError, ModelError
 from backaction.experiment.experiment import Experiment
 from backaction.experiment.prior import Prior
-from backaction.experiment.ties import follow
+from backaction.experiment.ties import follow_ties
 from backaction.experiment.toml import unit_bounds
 from backaction.inference.campaign import MODEL_ERROR, Campaign
 from backaction.inference.data import Measured
@@ -236,7 +236,7 @@ class Target:
         for f, (centre, size, offset) in plan.spread.items():
             out[f] = theta(centre) + theta(size) * theta(offset)
         tied = {f: rule for f, rule in self.campaign.ties.items() if f not in plan.record.fixed}
-        return out | follow(tied, plan.record.experiment.value, out)
+        return out | follow_ties(tied, plan.record.experiment.value, out)
 
     def experiment(self, plan: int, u: Any) -> Experiment:
         """One record's experiment at u: a single point, or a batch for u (draws, P)."""

@@ -19,11 +19,11 @@ from backaction.inference.posterior import Posterior
 from backaction.inference.samplers import K_LIMIT, Draws, smoothed
 from backaction.inference.target import SCALE
 from backaction.records.record import Record
-from backaction.records.shot_level import Calibration
+from backaction.records.shot_level import ShotNoise
 from backaction.tracking.run import track
 
 
-def log_likelihood(experiment: Experiment, record: Record, calibration: Calibration, scale: float = 1.0) -> float:
+def log_likelihood(experiment: Experiment, record: Record, calibration: ShotNoise, scale: float = 1.0) -> float:
     """Ln of the probability density of the samples, in units of the calibrated shot noise.
 
     `scale` is the shot-noise level relative to the calibration; densities at different scales may be compared.

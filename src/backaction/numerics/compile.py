@@ -78,7 +78,7 @@ def library(*names: str, n: int | None = None) -> Any:
         if n is not None:
             body = re.sub(r"\bn = len\(\w+\)$", f"n = {n}", body, flags=re.MULTILINE)
             if name == "spectrum" and n > 0:
-                made = unrolled.source(n)
+                made = unrolled.unrolled_source(n)
                 at = body.index("def turned(")  # after the general loops, before those that call them
                 body = body[:at] + made + "\n\n" + body[at:]
         parts.append(re.sub(r"^def ", decorator + "def ", body, flags=re.MULTILINE))

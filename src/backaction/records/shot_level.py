@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +16,7 @@ from backaction.systems.sampled import front_end_response
 
 
 @dataclass(frozen=True)
-class Calibration:
+class ShotNoise:
     """What 1 shot-noise unit is for a record: its two-sided density, with relative error; and the dark level.
 
     `floor_known` is False where no shot record was given: then `density` is 1 unit^2/Hz by name only.
@@ -30,9 +32,9 @@ class Calibration:
     warnings: tuple[str, ...] = ()
 
 
-def calibrate(
+def shot_noise(
     record: Record, shot: Record | None, dark: Record | None, electronic_sn: float, band_hz: tuple[float, float]
-) -> Calibration:
+) -> ShotNoise:
     """1 SN = (shot - dark) in the record's own unit, with the statistical error of the two levels.
 
     Levels are referred to the detector, before the front end. They are taken over the whole spectrum where the shot
@@ -41,7 +43,7 @@ def calibrate(
     its own unit.
     """
     if shot is None:
-        return Calibration(1.0, np.inf, record.unit, floor_known=False)
+        return ShotNoise(1.0, np.inf, record.unit, floor_known=False)
     for other, word in ((shot, "shot"), (dark, "dark")):
         if other is None:
             continue
@@ -110,8 +112,14 @@ def calibrate(
             "squeezed light, or were they exchanged?"
         )
     if dark is None:
-        return Calibration(density, sd, record.unit, flat_p=flat_p, warnings=tuple(notes))
-    return Calibration(density, sd, record.unit, dark_level / density, dark_sd / density, flat_p, True, tuple(notes))
+        return ShotNoise(density, sd, record.unit, flat_p=flat_p, warnings=tuple(notes))
+    return ShotNoise(density, sd, record.unit, dark_level / density, dark_sd / density, flat_p, True, tuple(notes))
+
+
+def calibrate(*arguments: Any, **options: Any) -> ShotNoise:
+    """The former name of `shot_noise`; to go with the next release."""
+    warnings.warn("backaction.calibrate is now backaction.shot_noise", DeprecationWarning, stacklevel=2)
+    return shot_noise(*arguments, **options)
 
 
 def _flat_p(spectrum: Spectrum) -> float:

@@ -12,7 +12,7 @@ from backaction.records.spectrum import Spectrum
 
 
 @dataclass(frozen=True)
-class Test:
+class Check:
     """One check: its name, whether it passed, its statistic, p-value (or None) and a sentence for people."""
 
     name: str
@@ -23,7 +23,7 @@ class Test:
 
 
 @dataclass(frozen=True)
-class Line:
+class ResidualLine:
     """A frequency where more noise is left than the model says."""
 
     frequency_hz: float
@@ -37,7 +37,7 @@ def words(p: float, good: str, bad: str) -> str:
     return good if p >= 0.05 else f"marginally {good}" if p >= 1e-3 else bad
 
 
-def residual_lines(spectrum: Spectrum, expected: Array, limit: int = 12) -> list[Line]:
+def residual_lines(spectrum: Spectrum, expected: Array, limit: int = 12) -> list[ResidualLine]:
     """Groups of bins whose excess over `expected` is significant at 1e-4 after the number of looks, strongest first.
 
     Looks at single bins and at running means of 4 and 16 bins, so that a low and broad bump is found too.
@@ -63,7 +63,7 @@ def residual_lines(spectrum: Spectrum, expected: Array, limit: int = 12) -> list
     for g in groups:
         top = g[int(np.argmax(ratio[g]))]
         width = (g[-1] - g[0] + 1) * spectrum.resolution_hz
-        lines.append(Line(float(spectrum.frequency_hz[top]), float(width), float(ratio[top] / level)))
+        lines.append(ResidualLine(float(spectrum.frequency_hz[top]), float(width), float(ratio[top] / level)))
     return sorted(lines, key=lambda item: -item.excess)[:limit]
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from backaction._version import __version__
 from backaction.analysis.analysis import Analysis, epr_trajectory, shot_units
 from backaction.files import to_json
-from backaction.report.figures import covariance, ratio, spectrum, trajectory
+from backaction.report.figures import covariance, draw_spectrum, ratio, trajectory
 from backaction.report.page import STYLE, _save, escaped, writable
 from backaction.report.posterior import corner
 from backaction.systems.sampled import sampled_budget
@@ -33,7 +33,7 @@ FILES = (
 """What a report folder holds (trajectory and covariance only for calibrated records)."""
 
 
-def write(analysis: Analysis, folder: str | Path, progress: Callable[[str], None] | None = None) -> Path:
+def write_report(analysis: Analysis, folder: str | Path, progress: Callable[[str], None] | None = None) -> Path:
     """Write the report into `folder` (made if needed); files appear only when all of them are complete.
 
     Raises
@@ -94,7 +94,7 @@ def spectrum_figure(analysis: Analysis) -> Any:
     unit = shot_units(analysis.calibration, fit)
     name = "shot noise" if analysis.calibration.floor_known else "fitted floor"
     scale = fit.scale if analysis.calibration.floor_known else 1.0
-    spectrum(ax, budget, analysis.measured.scaled(1 / unit, name), scale, name)
+    draw_spectrum(ax, budget, analysis.measured.scaled(1 / unit, name), scale, name)
     return fig
 
 

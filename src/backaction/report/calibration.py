@@ -13,13 +13,13 @@ import numpy as np
 
 from backaction._version import __version__
 from backaction.calibration.method import Result
-from backaction.calibration.sets import SCHEMA, Calibrated
+from backaction.calibration.sets import SCHEMA, CalibrationSet
 from backaction.files import to_json
 from backaction.report.calibration_figures import figure
 from backaction.report.page import STYLE, escaped, writable
 
 
-def write(found: Calibrated, folder: str | Path) -> Path:
+def write_calibration_report(found: CalibrationSet, folder: str | Path) -> Path:
     """Write `index.html`, `calibration.json` and one figure per calibration into `folder`, once all of them are made.
 
     Figures of an earlier calibration report in the folder are removed.
@@ -51,7 +51,7 @@ def write(found: Calibrated, folder: str | Path) -> Path:
     return target
 
 
-def _files(found: Calibrated) -> dict[str, str]:
+def _files(found: CalibrationSet) -> dict[str, str]:
     """A file name for each result's figure, all different."""
     out: dict[str, str] = {}
     for r in found.results:
@@ -73,7 +73,7 @@ def _earlier(folder: Path) -> list[Path]:
     return [folder / ("".join(c if c.isalnum() or c in "-_" else "_" for c in n) + ".png") for n in names]
 
 
-def page(found: Calibrated, images: dict[str, str]) -> str:
+def page(found: CalibrationSet, images: dict[str, str]) -> str:
     """The page as HTML, everything in it."""
     bad = [r.name for r in found.results if r.p is not None and r.p <= 1e-3]
     kind, text = (

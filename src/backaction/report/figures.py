@@ -42,7 +42,7 @@ def canvas(width: float, height: float, rows: int = 1, columns: int = 1, **more:
     return fig, fig.subplots(rows, columns, **more)
 
 
-def spectrum(
+def draw_spectrum(
     ax: Any, budget: Budget, measured: Spectrum | None = None, scale: float = 1.0, unit: str | None = None
 ) -> Any:
     """Spectrum stacked by source on a logarithmic axis, with measured points above it.

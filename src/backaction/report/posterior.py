@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from backaction.inference.posterior import Posterior
-from backaction.inference.sbc import RANKS, Calibrated
+from backaction.inference.sbc import RANKS, RankStatistics
 from backaction.numerics.matrices import Array
 from backaction.report.figures import COLOURS, canvas
 
@@ -124,7 +124,7 @@ def against(found: Posterior, field: str, quantity: str = "conditional.epr.fixed
     return fig
 
 
-def ranks(found: Calibrated, most: int = 24) -> Any:
+def ranks(found: RankStatistics, most: int = 24) -> Any:
     """Histograms of ranks with the 99 % band of a uniform distribution; derived quantities first."""
     from scipy import stats
 

@@ -9,7 +9,7 @@ from .entanglement import ppt_min as ppt_min
 from .entanglement import steering as steering
 from .gaussian import Convention as Convention
 from .gaussian import GaussianState as GaussianState
-from .gaussian import join as join
+from .gaussian import join_states as join_states
 from .gaussian import square_root as square_root
 from .gaussian import symplectic_spectrum as symplectic_spectrum
 from .measures import Measure as Measure

@@ -196,7 +196,7 @@ def square_root(V: Array) -> Array:
         return U * np.sqrt(np.clip(w, 0.0, None))[..., None, :]
 
 
-def join(states: Sequence[GaussianState]) -> GaussianState:
+def join_states(states: Sequence[GaussianState]) -> GaussianState:
     """Product state of several states of the same convention (order xpxp) and frame."""
     for s in states[1:]:
         states[0]._same(s)

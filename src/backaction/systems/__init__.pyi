@@ -11,7 +11,7 @@ from .periodic import PeriodicSystem as PeriodicSystem
 from .poles import mode_frequencies as mode_frequencies
 from .poles import narrowest as narrowest
 from .poles import pole as pole
-from .realizability import Check as Check
+from .realizability import Realizability as Realizability
 from .response import Budget as Budget
 from .response import Response as Response
 from .response import budget as budget

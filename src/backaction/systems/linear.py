@@ -34,7 +34,7 @@ from backaction.numerics.matrices import (
 from backaction.systems import realizability
 from backaction.systems.labels import Mode, Port, _commutator, _describe, _find, _slices
 from backaction.systems.poles import _slowest
-from backaction.systems.realizability import Check
+from backaction.systems.realizability import Realizability
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,7 +187,7 @@ class LinearSystem:
             S[..., cols, cols] = value
         return replace(self, S=S)
 
-    def check(self) -> realizability.Check:
+    def check(self) -> realizability.Realizability:
         """Stability, realizability and non-demolition of this system: see `check`."""
         return check(self)
 
@@ -277,7 +277,7 @@ def _single(ports: Sequence[Port], ending: str, word: str) -> str:
     return names[0]
 
 
-def check(system: LinearSystem, tolerance: float = 1e-6) -> Check:
+def check(system: LinearSystem, tolerance: float = 1e-6) -> Realizability:
     """Check a system, or the worst point of a batch; see the module's equations.
 
     `tolerance` is relative to |A| + |B|^2; 1e-6 lets velocity damping with gamma/omega below it pass.
@@ -306,4 +306,4 @@ def check(system: LinearSystem, tolerance: float = 1e-6) -> Check:
         float(np.max(output_output[..., rows, :][..., rows], initial=0.0)),
     )
     stable, slowest, mode = _slowest(system)
-    return Check(stable, slowest, mode, commutator, where, output, nondemolition, tolerance)
+    return Realizability(stable, slowest, mode, commutator, where, output, nondemolition, tolerance)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Check:
+class Realizability:
     """Result of `LinearSystem.check()`; defects are relative to the size of the terms that should cancel."""
 
     stable: bool

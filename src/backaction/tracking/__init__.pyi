@@ -4,8 +4,8 @@ from .drift import Drift as Drift
 from .drift import follow as follow
 from .drift import watch as watch
 from .innovations import Monitor as Monitor
+from .innovations import innovation_checks as innovation_checks
 from .innovations import innovation_spectrum as innovation_spectrum
-from .innovations import innovation_tests as innovation_tests
 from .inputs import Currents as Currents
 from .inputs import Demodulation as Demodulation
 from .inputs import currents as currents

@@ -12,8 +12,8 @@ from backaction.errors import InputError, ModelError
 from backaction.experiment.experiment import Experiment
 from backaction.numerics.matrices import Array
 from backaction.records.record import Record
-from backaction.records.shot_level import Calibration
-from backaction.records.statistics import Test, words
+from backaction.records.shot_level import ShotNoise
+from backaction.records.statistics import Check, words
 from backaction.states import entanglement
 from backaction.systems.sampled import discretise, steady_effect
 from backaction.tracking.run import track
@@ -117,7 +117,7 @@ def _correlations(d: Array, lags: int) -> Array:
     return np.fft.irfft(F[:, :, None] * np.conj(F[:, None, :]), size, axis=0)[:lags]
 
 
-def agreement_test(found: Sequence[Agreement]) -> Test:
+def agreement_test(found: Sequence[Agreement]) -> Check:
     """All agreements as one test: the largest deviation against its chance in as many looks, where the test has power."""
     from scipy import stats
 
@@ -126,7 +126,7 @@ def agreement_test(found: Sequence[Agreement]) -> Test:
     p = float(min(1.0, len(looks) * 2 * stats.norm.sf(abs(worst.z))))
     first = found[0]
     good = words(p, "agree", "DISAGREE: the filter or its noise model is wrong")
-    return Test(
+    return Check(
         "prediction and retrodiction", p >= 1e-3, worst.z, p,
         f"prediction and retrodiction {good} (p = {p:.2g}): {first.name} of their difference {first.measured:.3f} +- "
         f"{first.sd:.3f}, V_c + V_E = {first.predicted:.3f}; an error of V_c by {100 * first.power:.0f} % would stand out; "
@@ -134,7 +134,7 @@ def agreement_test(found: Sequence[Agreement]) -> Test:
     )  # fmt: skip
 
 
-def agreement(experiment: Experiment, record: Record, calibration: Calibration, **options: Any) -> Test | None:
+def agreement(experiment: Experiment, record: Record, calibration: ShotNoise, **options: Any) -> Check | None:
     """Prediction against retrodiction on (at most the first 2^22 samples of) a record; options as for `track`.
 
     None where it cannot be done: several shots, too short a record, or no effect operator (a state that no later sample

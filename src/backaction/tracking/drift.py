@@ -24,8 +24,8 @@ from backaction.experiment.experiment import Experiment
 from backaction.experiment.toml import unit_bounds
 from backaction.numerics.matrices import Array, block_diagonal, symmetric
 from backaction.records.record import Record
-from backaction.records.shot_level import Calibration
-from backaction.records.statistics import Test, chi_square_p, words
+from backaction.records.shot_level import ShotNoise
+from backaction.records.statistics import Check, chi_square_p, words
 from backaction.systems.sampled import Digitiser, discretise, spectrum_and_slope
 from backaction.tracking import innovations
 from backaction.tracking.innovations import Monitor
@@ -52,8 +52,8 @@ class Drift:
     correlation: Array
     time_s: float
     schedule: Schedule
-    before: tuple[Test, ...]
-    after: tuple[Test, ...]
+    before: tuple[Check, ...]
+    after: tuple[Check, ...]
 
     @property
     def experiments(self) -> list[Experiment]:
@@ -64,7 +64,7 @@ class Drift:
 def follow(
     experiment: Experiment,
     record: Record,
-    calibration: Calibration,
+    calibration: ShotNoise,
     names: Sequence[str],
     segments: int = 20,
     iterations: int = 4,
@@ -97,8 +97,8 @@ def follow(
     delta = np.zeros((segments, k))
     bounds = np.array([unit_bounds(experiment, n)[1:] for n in names], dtype=float)
     low, high = ((bounds - centre[:, None]) / scale[:, None] * (1 - 1e-9)).T
-    before: tuple[Test, ...] = ()
-    after: tuple[Test, ...] = ()
+    before: tuple[Check, ...] = ()
+    after: tuple[Check, ...] = ()
     posterior = np.eye(segments * k)
     covariance, tau = np.eye(k), 3.0
     for turn in range(iterations + 1):
@@ -110,8 +110,8 @@ def follow(
         monitor = watch(experiment, record, calibration, segments, schedule if turn else [])
         scores, information = drift_scores(monitor, used if turn else [experiment], names, record.digitiser)
         after = (
-            *drift_tests(scores, information, names),
-            *innovations.innovation_tests(monitor, calibration, experiment.band_hz),
+            *drift_checks(scores, information, names),
+            *innovations.innovation_checks(monitor, calibration, experiment.band_hz),
         )
         if turn == 0:
             before = after
@@ -134,7 +134,7 @@ def follow(
 def watch(
     experiment: Experiment,
     record: Record,
-    calibration: Calibration,
+    calibration: ShotNoise,
     segments: int = 20,
     schedule: Schedule | None = None,
 ) -> Monitor:
@@ -209,7 +209,7 @@ def drift_scores(
     return np.array(scores), np.array(information)
 
 
-def drift_tests(scores: Array, information: Array, names: Sequence[str]) -> list[Test]:
+def drift_checks(scores: Array, information: Array, names: Sequence[str]) -> list[Check]:
     """Does a parameter move? Chi-square of the slow part (the lowest S/4 cosines in time) of its normalised scores.
 
     The constant that fits all segments best is taken out first.
@@ -232,5 +232,5 @@ def drift_tests(scores: Array, information: Array, names: Sequence[str]) -> list
             f"{name} is {good} (p = {p:.2g}, chi-square {value:.2f} per slow mode of {modes}; one segment of {S} measures "
             f"it to {sd:.3g})"
         )
-        tests.append(Test(f"drift of {name}", p >= 1e-3, value, p, text))
+        tests.append(Check(f"drift of {name}", p >= 1e-3, value, p, text))
     return tests

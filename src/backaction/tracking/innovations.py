@@ -15,9 +15,9 @@ from backaction.errors import InputError
 from backaction.files import packed, unpacked
 from backaction.numerics.matrices import Array
 from backaction.records.record import Record
-from backaction.records.shot_level import Calibration
+from backaction.records.shot_level import ShotNoise
 from backaction.records.spectrum import Spectrum, averaged_spectrum, efficiency
-from backaction.records.statistics import Test, chi_square_p, gamma_normal_scores, words
+from backaction.records.statistics import Check, chi_square_p, gamma_normal_scores, words
 from backaction.tracking.tracks import Track
 
 _KEPT = ("in_band", "whole", "square", "count", "evenness")
@@ -185,9 +185,9 @@ def settled(track: Track) -> Array:
     return track.innovation[skip:].astype(float)
 
 
-def innovation_tests(
-    innovations: Track | Monitor, calibration: Calibration, band_hz: tuple[float, float]
-) -> list[Test]:
+def innovation_checks(
+    innovations: Track | Monitor, calibration: ShotNoise, band_hz: tuple[float, float]
+) -> list[Check]:
     """Variance against prediction, whiteness over the whole spectrum, flatness within the band, steadiness in time."""
     m = innovations if isinstance(innovations, Monitor) else Monitor.of(innovations, band_hz)
     if not m.complete.size:
@@ -198,7 +198,7 @@ def innovation_tests(
     sd = float(np.hypot(np.sqrt(2 / total), scale_sd))
     allowed = max(0.01, 4 * sd)
     out = [
-        Test(
+        Check(
             "innovation variance",
             abs(ratio - 1) <= allowed,
             ratio,
@@ -220,7 +220,7 @@ def innovation_tests(
         spread, expected = float(np.std(level)), float(1 / np.sqrt(count))
         good = words(p, "consistent with white", "NOT white: the model does not fit this record")
         out.append(
-            Test(
+            Check(
                 name,
                 p >= 1e-3,
                 spread,
@@ -233,7 +233,7 @@ def innovation_tests(
     return out
 
 
-def _steady_in_time(m: Monitor, band: str) -> Test:
+def _steady_in_time(m: Monitor, band: str) -> Check:
     """Chi-square of the band's power in (segment, frequency) cells about its mean over time."""
     columns = min(20, m.frequency_hz.size)
     group = m._group(20)
@@ -245,7 +245,7 @@ def _steady_in_time(m: Monitor, band: str) -> Test:
     p = chi_square_p(scores, columns)
     value = float(np.sum(scores**2) / (scores.size - columns))
     good = words(p, "steady in time", "NOT steady in time: something drifts")
-    return Test(
+    return Check(
         "innovations in time", p >= 1e-3, value, p,
         f"innovations {band} are {good} (p = {p:.2g}; chi-square {value:.3f} per degree of freedom in "
         f"{there.size} x {columns} cells)",

@@ -28,7 +28,7 @@ _BLOCK = 4096
 
 
 @dataclass(frozen=True)
-class Plan:
+class FilterPlan:
     """What a filter returns: x^ through `read` (p, n) every `every` samples, from samples u with y = scale u + offset.
 
     With `single` the means and innovations of long steady stretches are written in single precision. `ahead` steps the
@@ -53,7 +53,7 @@ class Plan:
 class Stage:
     """One model with everything that its steady stretches need, made when first used."""
 
-    def __init__(self, model: SampledModel, plan: Plan, first: Stage | None = None) -> None:
+    def __init__(self, model: SampledModel, plan: FilterPlan, first: Stage | None = None) -> None:
         self.model, self.plan, self._first = model, plan, first
         F, Q = _ahead(model.F, model.Q, plan.ahead)
         self.read = plan.read @ F
@@ -212,7 +212,7 @@ class Run:
     steps: tuple[Array, ...] = ()
 
 
-class Filter:
+class KalmanFilter:
     """A Kalman filter that is fed a record in consecutive chunks.
 
     Parameters
@@ -225,7 +225,7 @@ class Filter:
         Mean and covariance of x_0 (covariance: its root with `plan.square_root`).
     """
 
-    def __init__(self, schedule: Sequence[tuple[int, SampledModel]], plan: Plan, state: State) -> None:
+    def __init__(self, schedule: Sequence[tuple[int, SampledModel]], plan: FilterPlan, state: State) -> None:
         starts = [s for s, _ in schedule]
         if starts[0] != 0 or any(b <= a for a, b in itertools.pairwise(starts)):
             raise InputError(f"schedule of models starts at samples {starts}: must rise from 0")

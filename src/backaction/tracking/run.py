@@ -20,7 +20,7 @@ from backaction.experiment.experiment import Experiment
 from backaction.files import packed, to_json
 from backaction.numerics.matrices import Array
 from backaction.records.record import Record
-from backaction.records.shot_level import Calibration
+from backaction.records.shot_level import ShotNoise
 from backaction.systems.poles import mode_frequencies
 from backaction.systems.response import VACUUM
 from backaction.tracking.inputs import Currents, Demodulation, currents, identity, length, stored
@@ -40,7 +40,7 @@ _SAFE_S = 0.5
 def track(
     experiment: Experiment,
     record: Record | Sequence[Record],
-    calibration: Calibration | Sequence[Calibration],
+    calibration: ShotNoise | Sequence[ShotNoise],
     frame: FrameName = "rotating",
     every: int | None = None,
     progress: Callable[[float], None] | None = None,
@@ -64,7 +64,7 @@ def track(
     Parameters
     ----------
     record, calibration
-        One for each current of the experiment; the density of 1 SN in the record's unit (`records.calibrate`). A
+        One for each current of the experiment; the density of 1 SN in the record's unit (`records.shot_noise`). A
         record of several shots gives a track with a leading axis, each shot from the same start.
     frame
         `rotating`: each mode turned by its sign times the modes' mean frequency; `lab`: as they are.
@@ -104,9 +104,9 @@ def track(
         If the model has no such start, or no steady filter where one is needed.
     """
     records = [record] if isinstance(record, Record) else record
-    calibrations = [calibration] if isinstance(calibration, Calibration) else calibration
+    calibrations = [calibration] if isinstance(calibration, ShotNoise) else calibration
     for name, value, kind in (("experiment", [experiment], Experiment), ("record", records, Record),
-                              ("calibration", calibrations, Calibration)):  # fmt: skip
+                              ("calibration", calibrations, ShotNoise)):  # fmt: skip
         if not isinstance(value, (list, tuple)) or not all(isinstance(v, kind) for v in value):
             raise InputError(f"track: {name} must be {kind.__name__} (or a list of them), not {_kind(value)}")
     densities = [c.density for c in calibrations]
@@ -332,7 +332,7 @@ def _level(record: Record, inputs: Currents) -> float:
 
 
 def growing(
-    experiment: Experiment, record: Record, calibration: Calibration, rotation_hz: float
+    experiment: Experiment, record: Record, calibration: ShotNoise, rotation_hz: float
 ) -> tuple[Array, Array, Array]:
     """Conditional state while a record grows from nothing: the exact time-varying filter from the unconditional state.
 

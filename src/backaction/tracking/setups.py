@@ -21,7 +21,7 @@ from backaction.systems.response import VACUUM
 from backaction.systems.sampled import SampledModel, SteadyFilter, discretise, steady_filter
 from backaction.systems.steady import unconditional
 from backaction.tracking.inputs import Currents
-from backaction.tracking.kalman import Plan, Stage, State
+from backaction.tracking.kalman import FilterPlan, Stage, State
 from backaction.tracking.tracks import FrameName
 
 _TURNS = 12
@@ -48,7 +48,7 @@ class Setup:
     modes: tuple[str, ...]
     currents: Currents
     schedule: list[tuple[int, SampledModel]]
-    plan: Plan
+    plan: FilterPlan
     frame: FrameName
     rotation_hz: tuple[float, ...]
     state: State
@@ -176,7 +176,7 @@ def setup(
     frequencies = mode_frequencies(system, chosen)
     reference = float(np.mean(np.abs(frequencies)))
     rotation = tuple(float(np.sign(f) * reference) for f in frequencies)
-    steady = Stage(switches[0][1], Plan(read)).steady
+    steady = Stage(switches[0][1], FilterPlan(read)).steady
     step = every if every is not None else (1 if frame == "lab" or steady is None else _decimation(steady, reference))
     if step < 1 or step != int(step):
         raise InputError(f"every = {step}: must be a whole number >= 1")
@@ -184,7 +184,7 @@ def setup(
         raise InputError(f"ahead_s = {ahead_s:g}: must be >= 0")
     ahead = round(ahead_s / inputs.interval_s)
     scale, offset = inputs.affine
-    plan = Plan(read, int(step), scale, offset, ahead, single, square_root, likelihood)
+    plan = FilterPlan(read, int(step), scale, offset, ahead, single, square_root, likelihood)
     state = _start(at_start, switches[0][1], start)
     if square_root and not state.settled:  # a settled filter keeps the covariance itself
         state.P = scaled_root(state.P)

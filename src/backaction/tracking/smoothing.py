@@ -16,7 +16,7 @@ import numpy as np
 from backaction.numerics.compile import compiled
 from backaction.numerics.matrices import Array
 from backaction.systems.sampled import SampledModel
-from backaction.tracking.kalman import Filter, Piece, Plan, Run, State
+from backaction.tracking.kalman import FilterPlan, KalmanFilter, Piece, Run, State
 
 Fetch = Callable[[int, int], tuple[Array, Array | None]]
 """Samples [start, stop) of the filter's input and their mask."""
@@ -24,7 +24,7 @@ Fetch = Callable[[int, int], tuple[Array, Array | None]]
 
 def smooth(
     schedule: list[tuple[int, SampledModel]],
-    plan: Plan,
+    plan: FilterPlan,
     state: State,
     fetch: Fetch,
     size: int,
@@ -36,7 +36,7 @@ def smooth(
     `seen` is called with the filter's innovations, their first sample and the filter's state, in time order, before that.
     """
     step = max(plan.block, chunk - chunk % plan.block)
-    forward = Filter(schedule, plan, state)
+    forward = KalmanFilter(schedule, plan, state)
     marks = []
     for start in range(0, size, step):
         marks.append(forward.state.copy())
@@ -124,10 +124,10 @@ def _back_steady(
 
 
 def retrodict(
-    schedule: list[tuple[int, SampledModel]], plan: Plan, fetch: Fetch, size: int, chunk: int
+    schedule: list[tuple[int, SampledModel]], plan: FilterPlan, fetch: Fetch, size: int, chunk: int
 ) -> Iterator[Piece]:
     """Retrodicted pieces from the last chunk to the first; means are NaN while the future does not determine the state."""
-    engine = Filter(schedule, plan, State(np.zeros(0), np.zeros((0, 0))))
+    engine = KalmanFilter(schedule, plan, State(np.zeros(0), np.zeros((0, 0))))
     step = max(plan.block, chunk - chunk % plan.block)
     n = schedule[0][1].F.shape[-1]
     eta, J, settled, since = np.zeros(n), np.zeros((n, n)), False, 0
@@ -184,7 +184,7 @@ def retrodict(
         yield Piece(start, stop, mean, np.empty((0, u.shape[1])), at, cov)
 
 
-def _block_before(engine: Filter, stop: int, start: int, block: int) -> tuple[int, bool]:
+def _block_before(engine: KalmanFilter, stop: int, start: int, block: int) -> tuple[int, bool]:
     """Start of the anchored block that ends at `stop`, and whether a change of model cut it short."""
     a = max(start, (stop - 1) - (stop - 1) % block)
     switches = [s for s in engine.starts if a < s < stop]

@@ -12,7 +12,7 @@ from backaction.experiment.experiment import Experiment
 from backaction.files import packed, unpacked
 from backaction.numerics.matrices import Array
 from backaction.tracking.inputs import Currents
-from backaction.tracking.kalman import Filter, Piece, State
+from backaction.tracking.kalman import KalmanFilter, Piece, State
 from backaction.tracking.setups import Setup, setup
 
 _OPTIONS = frozenset(("frame", "every", "modes", "start", "schedule", "ahead_s", "single", "square_root", "likelihood"))
@@ -50,7 +50,7 @@ class Tracker:
 
     def _begin(self, made: Setup) -> None:
         self.setup = made
-        self._filter = Filter(self.setup.schedule, self.setup.plan, self.setup.state.copy())
+        self._filter = KalmanFilter(self.setup.schedule, self.setup.plan, self.setup.state.copy())
         self._waiting: list[Array] = []
         self._held, self._over = 0, False
         self.missing = self.clipped = 0

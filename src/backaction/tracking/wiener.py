@@ -107,7 +107,7 @@ def correlations_from_spectra(response: Response, duration_s: float, white_sn: f
 
 
 @dataclass(frozen=True, eq=False)
-class Filter:
+class WienerFilter:
     """A finite-time Wiener filter: K((j + 1/2) h) for every signal, and the covariances that it gives."""
 
     kernel: Array
@@ -126,7 +126,7 @@ class Filter:
         return self.step_s * np.exp(1j * np.outer(W, self.lags_s)) @ self.kernel
 
 
-def fir(c: Correlations) -> Filter:
+def fir(c: Correlations) -> WienerFilter:
     """The finite-time filter by Levinson recursion, and V_be = int K C_Qi^T ds, V_c = V_u - V_be (C6)-(C8).
 
     Midpoint rule: (h C_ii((j-k)h) + R delta_jk) K_k = C_Qi((j + 1/2)h), a symmetric Toeplitz system for any number of
@@ -139,10 +139,10 @@ def fir(c: Correlations) -> Filter:
     kernel = solve_toeplitz(column, c.signal)
     best = c.step_s * kernel.T @ c.signal
     best = (best + best.T) / 2
-    return Filter(kernel, c.step_s, best, c.covariance - best)
+    return WienerFilter(kernel, c.step_s, best, c.covariance - best)
 
 
-def conditional_at(system: LinearSystem, duration_s: float, step_s: float, modes: tuple[str, ...]) -> Array:
+def covariance_at(system: LinearSystem, duration_s: float, step_s: float, modes: tuple[str, ...]) -> Array:
     """V_c after a record of `duration_s` by FIR filters at h and h/2, Richardson extrapolated: (4 V(h/2) - V(h))/3."""
     coarse, fine = (fir(correlations(system, duration_s, h, modes)).conditional for h in (step_s, step_s / 2))
     return (4 * fine - coarse) / 3

@@ -11,8 +11,8 @@ import math
 import numpy as np
 
 from backaction.numerics.loops.program import forward, reverse
-from backaction.numerics.loops.riccati import lyapunov
-from backaction.numerics.loops.spectrum import spectrum
+from backaction.numerics.loops.riccati import lyapunov_doubling
+from backaction.numerics.loops.spectrum import noise_density
 
 (
     STATES,
@@ -116,14 +116,14 @@ def density(
             C[i] = memory[slots[at + 2 * n * n + n + 1 + i]]
         R = memory[slots[at + 2 * n * n + n]]
         V = np.empty((n, n)) if slopes else np.empty((0, 0))
-        if not lyapunov(A, Q, V):
+        if not lyapunov_doubling(A, Q, V):
             return -np.inf
         p, count = layout[r, POINTS], layout[r, COUNT]
         turns = count if layout[r, TURNS] else 0
         first, size = layout[r, BINS], layout[r, SIZE]
         q, nodes, aliases = layout[r, QUADRATURE], layout[r, NODES], layout[r, ALIASES]
         iw, ib, it = layout[r, WEIGHTS], layout[r, NODE_WEIGHTS], layout[r, ALIAS_WEIGHTS]
-        spectrum(
+        noise_density(
             A,
             Q,
             N,
@@ -182,7 +182,7 @@ def density(
                 for k in range(aliases):
                     g[p + size * q + j * aliases + k] = sums[j] * T[it + j * aliases + k]
             out = np.zeros((n + 1, 2 * n + 1))
-            spectrum(
+            noise_density(
                 A,
                 Q,
                 N,

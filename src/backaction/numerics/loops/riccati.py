@@ -11,7 +11,7 @@ Compiled for its size: `compile.library("riccati", n=6)`.
 import numpy as np
 
 
-def product(a, b, out):
+def multiply(a, b, out):
     """Out = a b, all square."""
     n = len(a)
     for i in range(n):
@@ -61,10 +61,10 @@ def eliminate(a, b):
 def stable(A):
     """Whether every eigenvalue of A has a negative real part: powers of its Cayley transform shrink."""
     none = np.empty((0, 0))
-    return lyapunov(A, none, none)
+    return lyapunov_doubling(A, none, none)
 
 
-def lyapunov(A, Q, V):
+def lyapunov_doubling(A, Q, V):
     """V with A V + V A^T + Q = 0 by doubling; False where A is not stable. An empty V asks for that alone.
 
     With the Cayley transform F = (g - A)^-1 (g + A): V = sum_k F^k Q_F F^kT, Q_F = 2 g (g - A)^-1 Q (g - A)^-T.
@@ -114,21 +114,21 @@ def lyapunov(A, Q, V):
         if not size < 1e120:
             return False
         if wanted:
-            product(power, V, half)
+            multiply(power, V, half)
             for i in range(n):
                 for j in range(n):
                     work[j, i] = power[i, j]
-            product(half, work, left)
+            multiply(half, work, left)
             for i in range(n):
                 for j in range(i + 1):
                     V[i, j] += 0.5 * (left[i, j] + left[j, i])
                     V[j, i] = V[i, j]
-        product(power, power, work)
+        multiply(power, power, work)
         power, work = work, power
     return False
 
 
-def riccati(A, Q, N, R, C, V):
+def riccati_doubling(A, Q, N, R, C, V):
     """Fill V (n, n) with the stabilising solution; returns the relative residual (inf where there is none)."""
     n = len(A)
     a, q, g = np.empty((n, n)), np.empty((n, n)), np.empty((n, n))
@@ -159,16 +159,16 @@ def riccati(A, Q, N, R, C, V):
             T[i, j] = g[i, j]
     if not eliminate(X, T):  # T = K g
         return np.inf
-    product(q, T, X)
+    multiply(q, T, X)
     for i in range(n):
         for j in range(n):
             X[i, j] += a[i, j] - (gamma if i == j else 0.0)
             W[i, j] = 1.0 if i == j else 0.0
     if not eliminate(X, W):
         return np.inf
-    product(T, W, G)
+    multiply(T, W, G)
     # H = 2 gamma W q K: (W q) K = ((K^T (W q)^T))^T
-    product(W, q, H)
+    multiply(W, q, H)
     for i in range(n):
         for j in range(n):
             X[i, j] = a[i, j] - (gamma if i == j else 0.0)
@@ -181,7 +181,7 @@ def riccati(A, Q, N, R, C, V):
             G[i, j] *= 2.0 * gamma
             F[i, j] = (1.0 if i == j else 0.0) + 2.0 * gamma * W[j, i]
     for _ in range(70):
-        product(G, H, X)
+        multiply(G, H, X)
         for i in range(n):
             X[i, i] += 1.0
             for j in range(n):
@@ -195,7 +195,7 @@ def riccati(A, Q, N, R, C, V):
         for i in range(n):
             for j in range(n):
                 W[i, j], Y[i, j] = B[i, j], B[i, n + j]
-        product(H, W, T)
+        multiply(H, W, T)
         change, most = 0.0, 0.0
         for i in range(n):
             for j in range(i + 1):
@@ -211,20 +211,20 @@ def riccati(A, Q, N, R, C, V):
                 most = max(most, abs(H[i, j]))
         if not most < 1e150:
             return np.inf
-        product(F, Y, X)
+        multiply(F, Y, X)
         for i in range(n):
             for j in range(n):
                 G[i, j] += 0.5 * (X[i, j] + X[j, i])
-        product(F, W, X)
+        multiply(F, W, X)
         for i in range(n):
             for j in range(n):
                 F[i, j] = X[i, j]
         if change <= 1e-9 * most:  # convergence is quadratic
             break
     # the residual of a V + V a^T + q - V g V
-    product(a, H, T)
-    product(g, H, X)
-    product(H, X, W)
+    multiply(a, H, T)
+    multiply(g, H, X)
+    multiply(H, X, W)
     worst, scale = 0.0, 1e-300
     for i in range(n):
         for j in range(n):
@@ -234,7 +234,7 @@ def riccati(A, Q, N, R, C, V):
     return worst / scale
 
 
-def conditional(slots, points, n, V, residual):
+def riccati_many(slots, points, n, V, residual):
     """V (K, n, n) and residual (K,) of many systems: rows of `points` hold A, Q, N, R, C at the places `slots`."""
     A, Q, N, C = np.empty((n, n)), np.empty((n, n)), np.empty(n), np.empty(n)
     for k in range(len(points)):
@@ -247,4 +247,4 @@ def conditional(slots, points, n, V, residual):
         for i in range(n):
             N[i] = points[k, slots[2 * n * n + i]]
             C[i] = points[k, slots[2 * n * n + n + 1 + i]]
-        residual[k] = riccati(A, Q, N, points[k, slots[2 * n * n + n]], C, V[k])
+        residual[k] = riccati_doubling(A, Q, N, points[k, slots[2 * n * n + n]], C, V[k])

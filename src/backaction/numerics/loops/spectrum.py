@@ -205,7 +205,7 @@ def turned(M, U, m, out, work):
             out[i, j] = total
 
 
-def spectrum(A, Q, N, R, C, V, w, cr, ci, S, g, out):
+def noise_density(A, Q, N, R, C, V, w, cr, ci, S, g, out):
     """S (K,) at angular frequencies w; with weights g (K,) the adjoint instead, added to `out`, for which V is needed.
 
     `out` is (n + 1, 2 n + 1): [A_bar, Q_bar, N_bar; C_bar, 0, R_bar]. An empty g asks for the values; c = cr + i ci

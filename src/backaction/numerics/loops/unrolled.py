@@ -4,7 +4,7 @@
 """
 
 
-def source(n: int) -> str:
+def unrolled_source(n: int) -> str:
     """Python source of `values`, `rows`, `project` and `gather` for n states that are all observed."""
     return (
         "\n\n".join(["\n".join(_values(n)), "\n".join(_rows(n)), "\n".join(_project(n)), "\n".join(_gather(n))]) + "\n"

@@ -9,7 +9,7 @@ import numpy as np
 from backaction.experiment.experiment import Experiment
 from backaction.numerics.matrices import Array
 from backaction.papers.thomas2021.context import Thomas
-from backaction.records.shot_level import Calibration
+from backaction.records.shot_level import ShotNoise
 from backaction.records.simulation import VOLT_DENSITY, simulate
 from backaction.report import figures
 from backaction.report.figures import COLOURS, canvas
@@ -38,7 +38,7 @@ RECORD_S = 110e-6
 def _grow(e: Experiment) -> tuple[Array, Array, Array]:
     """Times, EPR means in the rotating frame at 1.37 MHz, and covariances of a record that begins at t = 0."""
     made = simulate(e, RECORD_S, 10e6, seed=8)
-    return growing(e, made.record, Calibration(VOLT_DENSITY, 0.0, "V"), 1.37e6)
+    return growing(e, made.record, ShotNoise(VOLT_DENSITY, 0.0, "V"), 1.37e6)
 
 
 def fig1b(c: Thomas) -> Any:
@@ -85,14 +85,14 @@ def _named(b: response.Budget) -> response.Budget:
 def fig3a(c: Thomas) -> Any:
     """The two oscillators 110 kHz apart, by source."""
     fig, ax = canvas(9, 4)
-    figures.spectrum(ax, _named(response.budget(c.far().system, np.linspace(1.33e6, 1.52e6, 2500))))
+    figures.draw_spectrum(ax, _named(response.budget(c.far().system, np.linspace(1.33e6, 1.52e6, 2500))))
     return fig
 
 
 def fig3b(c: Thomas) -> Any:
     """The joint spectrum near resonance, by source."""
     fig, ax = canvas(9, 4)
-    figures.spectrum(ax, _named(response.budget(c.resonant.system, np.linspace(1.345e6, 1.395e6, 2000))))
+    figures.draw_spectrum(ax, _named(response.budget(c.resonant.system, np.linspace(1.345e6, 1.395e6, 2000))))
     return fig
 
 
@@ -153,7 +153,7 @@ def fig8(c: Thomas) -> Any:
     """Wider range with two membrane modes in the same cavity, laser phase noise before it, electronics; and the filter."""
     fig, axes = canvas(10, 7.5, 2, 1)
     f = np.union1d(np.linspace(1.3e6, 1.55e6, 2500), np.linspace(1.514e6, 1.53e6, 1500))
-    figures.spectrum(axes[0], _named(response.budget(c.laboratory.system, f)))
+    figures.draw_spectrum(axes[0], _named(response.budget(c.laboratory.system, f)))
     axes[0].set_title(
         "laser line, membrane modes and electronics: placeholders, the paper gives no numbers", fontsize=9
     )

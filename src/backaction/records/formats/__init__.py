@@ -12,13 +12,13 @@ from backaction.records.formats import hdf5, lecroy, npz, raw, zarr
 from backaction.records.record import Record
 
 READERS: dict[str, Callable[..., Record]] = {
-    ".h5": hdf5.read,
-    ".hdf5": hdf5.read,
-    ".zarr": zarr.read,
-    ".npz": npz.read,
-    ".trc": lecroy.read,
-    ".raw": raw.read,
-    ".bin": raw.read,
+    ".h5": hdf5.read_hdf5,
+    ".hdf5": hdf5.read_hdf5,
+    ".zarr": zarr.read_zarr,
+    ".npz": npz.read_npz,
+    ".trc": lecroy.read_lecroy,
+    ".raw": raw.read_raw,
+    ".bin": raw.read_raw,
 }
 
 

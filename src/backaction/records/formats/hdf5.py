@@ -15,7 +15,7 @@ from backaction.records.formats.attributes import to_record
 from backaction.records.record import Record
 
 
-def read(path: Path, inner: str | None, given: Mapping[str, Any]) -> Record:
+def read_hdf5(path: Path, inner: str | None, given: Mapping[str, Any]) -> Record:
     """The dataset `inner`, or the only one with one or two axes (not counting the group `truth`), with its attributes."""
     import h5py
 
@@ -50,8 +50,8 @@ def read(path: Path, inner: str | None, given: Mapping[str, Any]) -> Record:
     return to_record(dataset, attributes, given, str(path))
 
 
-def write(path: Path, record: Record, attributes: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
-    """Write a record that `read` reads back, with further attributes and datasets, whole or not at all.
+def write_hdf5(path: Path, record: Record, attributes: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
+    """Write a record that `read_hdf5` reads back, with further attributes and datasets, whole or not at all.
 
     Integer samples stay as they are, others become float32 (complex64).
     """

@@ -24,7 +24,7 @@ def find_header(path: Path) -> int | None:
     return None if at < 0 else at
 
 
-def read(path: Path, inner: str | None, given: Mapping[str, Any]) -> Record:
+def read_lecroy(path: Path, inner: str | None, given: Mapping[str, Any]) -> Record:
     """A memory map of the samples with rate, gain, offset and date from the WAVEDESC block.
 
     A digitising oscilloscope samples and holds: a single unprocessed sweep is `instantaneous` sampling; if the header

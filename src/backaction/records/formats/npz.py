@@ -14,7 +14,7 @@ from backaction.records.formats.attributes import to_record
 from backaction.records.record import Record
 
 
-def read(path: Path, inner: str | None, given: Mapping[str, Any]) -> Record:
+def read_npz(path: Path, inner: str | None, given: Mapping[str, Any]) -> Record:
     """The array `inner`, or the only one with more than one entry; 0-d arrays are attributes."""
     try:
         with np.load(path, allow_pickle=False) as file:

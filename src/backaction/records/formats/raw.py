@@ -16,10 +16,10 @@ from backaction.records.formats.attributes import to_record
 from backaction.records.record import Record
 
 
-def read(path: Path, inner: str | None, given: Mapping[str, Any]) -> Record:
+def read_raw(path: Path, inner: str | None, given: Mapping[str, Any]) -> Record:
     """A memory map of the samples; the sidecar gives `dtype` and the usual attributes. A LeCroy header is recognised."""
     if lecroy.find_header(path) is not None:
-        return lecroy.read(path, inner, given)
+        return lecroy.read_lecroy(path, inner, given)
     sidecar = next((p for p in _sidecars(path) if p.is_file()), None)
     if sidecar is None:
         names = " or ".join(p.name for p in _sidecars(path)[:2])

@@ -24,7 +24,7 @@ class _Source:
         return np.asarray(self._array[index])
 
 
-def read(path: Path, inner: str | None, given: Mapping[str, Any]) -> Record:
+def read_zarr(path: Path, inner: str | None, given: Mapping[str, Any]) -> Record:
     """The array `inner`, or the only one with one or two axes; attributes of the array before those of its group."""
     try:
         import zarr
