@@ -345,7 +345,7 @@ def test_cooperativity_does_not_ask_for_the_efficiency():
 
 def test_blue_probe_and_no_line():
     """OMIA: a blue tone answers at probe frequencies below it; a bare cavity is refused instead of giving numbers."""
-    from calibrations import complex_noise, transparency
+    from support.calibrations import complex_noise, transparency
 
     rng = np.random.default_rng(12)
     x = -10000.0 + np.linspace(-1.2, 1.2, 241)
@@ -418,7 +418,7 @@ uses = { cavity_linewidth_hz = "beat.QUANTITY" }
 
 def test_what_is_fitted_again_is_counted_once(tmp_path):
     """Kappa of the beat, fitted again with the squeezing: its prior comes from there, correlated with the coupling."""
-    from calibrations import simulate_beat
+    from support.calibrations import simulate_beat
 
     rng = np.random.default_rng(14)
     for name, t in (("beat", simulate_beat(rng)), ("s", simulate_squeezing(rng))):

@@ -162,7 +162,7 @@ def test_aggarwal_predicts_what_is_left_out():
 
 def test_spectra_recover_a_simulation():
     """The method on spectra of another experiment, averaged: the fields come back; `along` need not be an angle."""
-    from calibrations import table
+    from support.calibrations import table
 
     truth = Experiment.load("thomas2021").with_values({"detector.efficiency": 0.8, "membrane.bath_occupation": 178e3})
     f = np.arange(1.33e6, 1.41e6, 400.0)

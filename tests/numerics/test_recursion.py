@@ -79,7 +79,8 @@ def test_samples_are_read_as_they_are_stored(kind):
 
 SCRIPT = """
 import numpy as np
-from backaction.kernels import Recursion, cache_folder
+from backaction.numerics.compile import cache_folder
+from backaction.numerics.recursion import Recursion
 out = np.empty((9, 1))
 Recursion(0.5 * np.eye(1), np.ones((1, 1)), [(np.ones((1, 1)), np.zeros((1, 1)))]).run(np.ones((9, 1)), np.zeros(1), [out])
 assert np.allclose(out[:, 0], 2 * (1 - 0.5 ** np.arange(9)))
