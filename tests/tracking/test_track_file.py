@@ -59,7 +59,7 @@ SCRIPT = """
 import sys, time
 import numpy as np
 from backaction import Experiment, Record
-from backaction.shot_noise import Calibration
+from backaction.records import ShotNoise
 from backaction.tracking import track
 
 class Tiles:
@@ -79,7 +79,7 @@ backaction.tracking.run._SAFE_S = 0.0
 record = Record(Tiles(size, slow), 1e7, scale=1e-4, gaps=((3_000_000, 3_000_700),), name="tiles")
 def progress(part):
     sys.stdout.write(f"{part}\\n"); sys.stdout.flush()
-t = track(Experiment.load("thomas2021"), record, Calibration(2e-10, 1e-3, "V"), "rotating", 64, progress,
+t = track(Experiment.load("thomas2021"), record, ShotNoise(2e-10, 1e-3, "V"), "rotating", 64, progress,
           innovations=sys.argv[4] == "all", output=output)
 if len(sys.argv) > 5:
     status = dict(line.split(":") for line in open("/proc/self/status").read().strip().split("\\n") if ":" in line)
