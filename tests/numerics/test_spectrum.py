@@ -193,9 +193,8 @@ def test_an_output_that_sees_nothing_is_white():
 
 def test_many_states_of_a_laboratory(thomas):
     """Laser line and two further modes, 12 states: gradients of all fields to 1e-9 of LAPACK's."""
-    from support.experiments import HYBRID
-
     from backaction import Experiment
+    from support.experiments import HYBRID
 
     e = Experiment.from_toml(HYBRID)
     system, names = e.system, list(e.priors)

@@ -11,8 +11,8 @@ from scipy import special
 
 from backaction import Experiment
 from backaction.experiment.derivatives import stepped
+from backaction.experiment.program import entries
 from backaction.experiment.toml import shipped_experiments, unit_bounds
-from backaction.inference.model import entries
 from backaction.numerics.complex_step import STEP
 from backaction.numerics.tracing import Trace, traced
 from support.networks import experiments as networks

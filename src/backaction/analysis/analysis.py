@@ -182,7 +182,7 @@ def analyze(
         )
     warnings: list[str] = []
     say("calibrating", None)
-    electronic = float(np.real(experiment.detectors()[0].electronic_noise_sn)) if experiment.detectors() else 0.0
+    electronic = experiment.electronic_noise_sn
     calibration = shot_noise(record, shot, dark, electronic, band)
     warnings += calibration.warnings
     warnings += _dark_conflict(calibration, electronic, experiment)

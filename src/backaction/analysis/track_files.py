@@ -125,7 +125,7 @@ def track_file(job: Job, record: str, output: str, say: Say | None = None) -> Ou
             raise InputError(f"{r.name}: {100 * part:.3g} % of its samples are clipped: take it again with less gain")
     tell("calibrating", None)
     band = experiment.band_hz or _band(experiment, data)
-    electronic = float(np.real(experiment.detectors()[0].electronic_noise_sn)) if experiment.detectors() else 0.0
+    electronic = experiment.electronic_noise_sn
     calibrations = [
         shot_noise(r if r.size <= _HEAD else r.part(0, _HEAD), shot, dark, electronic, band)
         for r, shot, dark in zip(several, shots, darks, strict=True)

@@ -166,7 +166,7 @@ def _floor_allows(
     detector = calibrated.detectors()[0]
 
     def variance(excess: float) -> float:
-        noise = max(0.0, float(detector.electronic_noise_sn) + max(0.0, excess))
+        noise = max(0.0, calibrated.electronic_noise_sn + max(0.0, excess))
         noisy = calibrated.with_values({f"{detector.name}.electronic_noise_sn": noise})
         index = noisy.system.indices(noisy.reported_modes())
         P = steady_filter(discretise(noisy.system, *record.digitiser)).covariance

@@ -319,7 +319,7 @@ class _Problem:
                 own = float(self.experiment.value(self.method.along))
                 values[self.method.along] = own + float(draws[k, list(names).index("offset")])
             experiment = replace(self.experiment.with_values(values), priors={})
-            eta = float(np.prod([float(np.real(d.efficiency)) for d in experiment.detectors()]))
+            eta = float(np.prod([float(np.real(d.value("efficiency"))) for d in experiment.detectors()]))
             parts = frequency_response(experiment, self.frequency_hz).budget(experiment.detectors()[0].name).sources
             out[k] = sum(float(np.mean(v)) for n, v in parts.items() if n.endswith("bath")) / eta
         if count == len(draws):

@@ -12,6 +12,7 @@ from backaction.errors import InputError, nearest
 from backaction.numerics.matrices import Pair, block_diagonal, cos_sin_deg, join, stack
 from backaction.systems.labels import LAB, Frame, Port
 from backaction.systems.linear import LinearSystem
+from backaction.systems.periodic import PeriodicSystem
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,14 @@ class Element(Part):
     """One physical thing on the path of the light; builds a `LinearSystem` with ports `name.in`, `name.out`, ..."""
 
     kind: ClassVar[str] = ""
+    carries_on: ClassVar[bool] = True
+    """Whether light leaves at `name.out`."""
+    detects: ClassVar[bool] = False
+    """Whether its outputs are the currents of a detector."""
+    mechanical: ClassVar[bool] = False
+    """Whether offsets of other elements may refer to it: it has `effective_mechanics`."""
+    turns: ClassVar[bool] = False
+    """Whether its exact equations are periodic: it has `periodic` and `terms`."""
 
     drive: tuple[Drive, ...] = parts(Drive, "classical noise at an input field; `name` is the port, such as in")
 
@@ -53,6 +62,43 @@ class Element(Part):
         Without a frequency each mode is taken at its own, where its linewidth is the one given.
         """
         return self
+
+    @property
+    def light_frame(self) -> Frame | None:
+        """The frame of light that it needs; None where it takes the lab's or any."""
+        return None
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether a frequency is given relative to the effective mechanics of another element."""
+        return False
+
+    def resolved(self, omega_eff_hz: Any, gamma_eff_hz: Any) -> Self:
+        """The element with that frequency in Hz."""
+        return self
+
+    def effective_mechanics(self) -> tuple[Any, Any]:
+        """Effective frequency and full linewidth of its mechanical mode, Hz."""
+        raise InputError(f"{self.name} ({self.kind}) has no effective mechanics")
+
+    def in_rotating_wave(self) -> tuple[tuple[Element, ...], Any] | None:
+        """The elements in its place in the rotating-wave limit and |frequency| (Hz; None where it has none).
+
+        None for an element without such a limit.
+        """
+        return None
+
+    def periodic(self, light: Light = Light(), below_hz: float | None = None) -> PeriodicSystem:
+        """The element with all that turns (slower than `below_hz`)."""
+        raise InputError(f"{self.name} ({self.kind}) has no periodic equations")
+
+    def terms(self) -> list[Any]:
+        """What turns and what stands still in its rotating frames (`driven_cavity.Term`)."""
+        return []
+
+    def facts(self, reference: Element | None) -> dict[str, Any]:
+        """Derived numbers for people (`show`), in words; `reference` is where its offsets refer to."""
+        return {}
 
     @property
     def spectral(self) -> bool:

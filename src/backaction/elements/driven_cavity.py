@@ -98,6 +98,7 @@ class DrivenCavity(Element):
     """
 
     kind: ClassVar[str] = "driven_cavity"
+    turns: ClassVar[bool] = True
 
     frequency_hz: Any = quantity("Hz", above=0.0, doc="of the cavity")
     coupling_ratio: Any = quantity("1", None, above=0.0, doc="g_1/g_2 of two modes")
@@ -266,6 +267,21 @@ class DrivenCavity(Element):
         return out
 
     # -- systems ------------------------------------------------------------------------------------------------------
+
+    def facts(self, reference: Element | None) -> dict[str, Any]:
+        """Linewidth, the rotating frames, and every term of the drive with its rate."""
+        centre, w = self.frame()
+        out: dict[str, Any] = {
+            "cavity_linewidth_hz": float(self.linewidth_hz()),
+            "frame of the fields (Hz)": float(self.frequency_hz + centre),
+            "frame of the modes (Hz)": ", ".join(
+                f"{m.name} {float(x):.9g}" for m, x in zip(self.modes, w, strict=True)
+            ),
+        }
+        for t in self.terms():
+            word = "kept" if t.kept else f"dropped, turns at {t.frequency_hz:.9g} Hz"
+            out[f"{t.tone} {t.kind} {t.mode}"] = f"{t.rate_hz:.6g} Hz, {word}"
+        return out
 
     def build(self, light: Light = Light()) -> LinearSystem:
         """The rotating-wave LinearSystem: inputs one field per port and a bath per mode, modes by their own names.

@@ -25,10 +25,16 @@ class Homodyne(Element):
     """
 
     kind: ClassVar[str] = "homodyne"
+    carries_on: ClassVar[bool] = False
+    detects: ClassVar[bool] = True
     efficiency: Any = quantity("1", 1.0, minimum=0.0, root=True, maximum=1.0)
     angle_deg: Any = quantity("deg", 0.0)
     reference: str = choice("phase", "phase", "amplitude")
     electronic_noise_sn: Any = quantity("SN", 0.0, minimum=0.0)
+
+    def in_rotating_wave(self) -> tuple[tuple[Element, ...], Any]:
+        """Itself: it acts on every sideband alike."""
+        return (self,), None
 
     def build(self, light: Light = Light()) -> LinearSystem:
         """LinearSystem with inputs in, vacuum, electronic and the current(s)."""

@@ -40,6 +40,10 @@ class Loss(Element):
     kind: ClassVar[str] = "loss"
     transmission: Any = quantity("1", minimum=0.0, root=True, maximum=1.0)
 
+    def in_rotating_wave(self) -> tuple[tuple[Element, ...], Any]:
+        """Itself: it acts on every sideband alike."""
+        return (self,), None
+
     def build(self, light: Light = Light()) -> LinearSystem:
         """LinearSystem with inputs in, vacuum and outputs out, lost."""
         pairs = light.frame.pairs
@@ -60,6 +64,10 @@ class BeamSplitter(Element):
     kind: ClassVar[str] = "beam_splitter"
     transmission: Any = quantity("1", minimum=0.0, root=True, maximum=1.0)
 
+    def in_rotating_wave(self) -> tuple[tuple[Element, ...], Any]:
+        """Itself: it acts on every sideband alike."""
+        return (self,), None
+
     def build(self, light: Light = Light()) -> LinearSystem:
         """LinearSystem with inputs in, in2 and outputs out, out2."""
         pairs = light.frame.pairs
@@ -76,6 +84,10 @@ class Rotation(Element):
 
     kind: ClassVar[str] = "rotation"
     angle_deg: Any = quantity("deg")
+
+    def in_rotating_wave(self) -> tuple[tuple[Element, ...], Any]:
+        """Itself: it acts on every sideband alike."""
+        return (self,), None
 
     def build(self, light: Light = Light()) -> LinearSystem:
         """LinearSystem with input in and output out."""
@@ -102,6 +114,10 @@ class Squeezer(Element):
     squeezing_db: Any = quantity("dB", doc="> 0: squeezed")
     angle_deg: Any = quantity("deg", 0.0, doc="direction of the squeezed quadrature from X")
     purity: Any = quantity("1", 1.0, above=0.0, maximum=1.0)
+
+    def in_rotating_wave(self) -> tuple[tuple[Element, ...], Any]:
+        """Itself: it acts on every sideband alike."""
+        return (self,), None
 
     def build(self, light: Light = Light()) -> LinearSystem:
         """LinearSystem with inputs in, impurity and output out."""

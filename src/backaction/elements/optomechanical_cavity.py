@@ -12,6 +12,7 @@ from backaction.constants import C_LIGHT, HBAR, TWO_PI
 from backaction.elements.base import Element, Light
 from backaction.elements.baths import damped_rotation, occupation_at, structural, thermal_bath
 from backaction.elements.fields import Part, choice, flag, parts, quantity
+from backaction.elements.optics import Rotation
 from backaction.elements.sideband_oscillator import SidebandOscillator
 from backaction.errors import InputError, ModelError
 from backaction.numerics.matrices import Pair, block_diagonal, concrete, join, solve, stack
@@ -57,6 +58,7 @@ class OptomechanicalCavity(Element):
     """
 
     kind: ClassVar[str] = "optomechanical_cavity"
+    mechanical: ClassVar[bool] = True
     groups: ClassVar[tuple[tuple[str, ...], ...]] = (
         ("bath_occupation", "bath_temperature_k"),
         ("coupling_hz", "single_photon_coupling_hz"),
@@ -303,6 +305,42 @@ class OptomechanicalCavity(Element):
         return replace(self, damping="velocity", mechanical_linewidth_hz=width(self), modes=modes)
 
     # -- the element ----------------------------------------------------------------------------------------------
+
+    def in_rotating_wave(self) -> tuple[tuple[Element, ...], Any]:
+        """Its oscillator between rotations `NAME_phase` and `NAME_phase_out`, and the effective frequency."""
+        angle, oscillator = self.rotating_wave()
+        before, behind = (Rotation(name=f"{self.name}_{w}", angle_deg=angle) for w in ("phase", "phase_out"))
+        return (before, oscillator, behind), self.effective_mechanics()[0]
+
+    def facts(self, reference: Element | None) -> dict[str, Any]:
+        """Effective mechanics, readout, carrier phases, photons, and the cooperativities by their definitions."""
+        f, gamma = (float(v) for v in self.effective_mechanics())
+        (ci, si), (co, so) = self.carrier_phases()
+        kappa, g = float(self.cavity_linewidth_hz), float(self.coupling()) / (2 * np.pi)
+        readout, asymmetry = (float(v) for v in self.readout())
+        n, gamma0 = float(bath_quanta(self)), float(self.mechanical_linewidth_hz)
+        photons = self.intracavity_photons()
+        entry, leave, carrier = self.port_roles()
+        return {
+            "light enters, leaves, carrier enters at": f"{entry}, {leave}, {carrier}",
+            "effective_frequency_hz": f,
+            "optical_spring_hz": f - float(self.mechanical_hz),
+            "effective_linewidth_hz": gamma,
+            "optical_damping_hz": gamma - float(self.mechanical_linewidth_hz),
+            "minimum_occupation": float(least) if np.isfinite(least := self.minimum_occupation()) else None,
+            "readout_rate_hz": readout,
+            "sideband_asymmetry": asymmetry,
+            "bath_occupation": n,
+            "psi_in_deg": float(np.degrees(np.arctan2(si, ci))),
+            "carrier_out_deg": float(np.degrees(np.arctan2(so, co))),
+            "photons": None if photons is None else float(photons),
+            "cooperativity 4 g^2/(kappa gamma_M0)": 4 * g**2 / (kappa * gamma0),
+            "cooperativity Thomas/Moller Gamma_M/[gamma_M0 (2n+1)]": readout / (gamma0 * (2 * n + 1)),
+            "cooperativity Huang Gamma_M/[gamma_M0 (n+1/2)]": readout / (gamma0 * (n + 0.5)),
+            "cooperativity 2 g^2/(kappa gamma_M0 n) (Thomas's table, 4 g_paper^2/(kappa gamma_M0 n))": (
+                2 * g**2 / (kappa * gamma0 * n) if n else float("inf")
+            ),
+        }
 
     def build(self, light: Light = Light()) -> LinearSystem:
         """LinearSystem with one input and output field per port, `name.in` and `name.out` on the path, and the baths."""

@@ -53,6 +53,11 @@ class SidebandOscillator(Element):
         """The frame of its ports: the two sidebands."""
         return Frame("sidebands", None if self.frequency_hz is None else float(np.real(self.frequency_hz)))
 
+    @property
+    def light_frame(self) -> Frame:
+        """As `frame`."""
+        return self.frame
+
     def rates(self) -> tuple[Any, Any]:
         """(u, v) = sqrt(Gamma)(sin theta +- cos theta) in sqrt(rad/s)."""
         c, s = cos_sin_deg(self.coupling_angle_deg)
@@ -67,6 +72,19 @@ class SidebandOscillator(Element):
     def decoherence_rate(self) -> Any:
         """gamma_0 (n + 1/2) in Hz."""
         return np.asarray(self.intrinsic_linewidth_hz) * (np.asarray(self.occupation) + 0.5)
+
+    def facts(self, reference: Element | None) -> dict[str, Any]:
+        """Mass in words, rates of beam splitter and down-conversion, cooperativity (Huang)."""
+        rate, tilde = float(self.readout_rate_hz), float(self.decoherence_rate())
+        c2 = float(np.cos(2 * np.radians(float(self.coupling_angle_deg))))
+        return {
+            "mass": f"{self.mass} mass",
+            "linewidth_hz": float(self.effective_linewidth()),
+            "beam_splitter_rate_hz": rate * (1 - c2) / 2,
+            "down_conversion_rate_hz": rate * (1 + c2) / 2,
+            "decoherence_rate_hz": tilde,
+            "cooperativity Huang Gamma/[gamma_0 (n+1/2)]": rate / tilde if tilde else None,
+        }
 
     def build(self, light: Light = Light()) -> LinearSystem:
         """LinearSystem with inputs in (X_c, P_c, X_s, P_s), bath, output out and the mode `name` in the rotating frame."""

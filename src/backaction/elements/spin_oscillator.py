@@ -90,6 +90,29 @@ class SpinOscillator(Element):
             coupling_angle_deg=45.0 + np.arctan(zeta) * (180.0 / np.pi),
         )
 
+    def in_rotating_wave(self) -> tuple[tuple[Element, ...], Any]:
+        """Its `rotating_wave` oscillator, and |Larmor frequency|."""
+        return (self.rotating_wave(),), np.abs(np.real(self.larmor_hz))
+
+    def facts(self, reference: Element | None) -> dict[str, Any]:
+        """Larmor frequency, mass in words, linewidth, cooperativities by their definitions, distance to the reference."""
+        larmor, gamma0, rate = float(self.larmor_hz), float(self.intrinsic_linewidth_hz), float(self.readout_rate_hz)
+        n = float(self.occupation)
+        out: dict[str, Any] = {
+            "larmor_hz": larmor,
+            "mass": "negative mass" if larmor < 0 else "positive mass",
+            "linewidth_hz": gamma0 + 2 * float(self.tensor_ratio) * rate,
+            "cooperativity Thomas/Moller Gamma_S/[gamma_S0 (2n+1)]": rate / (gamma0 * (2 * n + 1))
+            if gamma0
+            else float("inf"),
+            "cooperativity Huang Gamma_S/[gamma_S0 (n+1/2)]": rate / (gamma0 * (n + 0.5)) if gamma0 else float("inf"),
+        }
+        if reference is not None:
+            f, gamma = (float(v) for v in reference.effective_mechanics())
+            out["|omega_S| - omega_M,eff (Hz)"] = abs(larmor) - f
+            out["in units of gamma_M"] = (abs(larmor) - f) / gamma
+        return out
+
     def build(self, light: Light = Light()) -> LinearSystem:
         """LinearSystem with inputs in, bath, broadband, output out and the mode `name` (and `name.broadband`)."""
         self._lab_only(light)

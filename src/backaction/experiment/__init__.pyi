@@ -5,7 +5,6 @@ from .describe import document as document
 from .describe import state_document as state_document
 from .experiment import Experiment as Experiment
 from .prior import Prior as Prior
-from .results import covariances as covariances
 from .results import evaluate as evaluate
 from .results import gaussian_state as gaussian_state
 from .results import parse as parse

@@ -21,29 +21,25 @@ import numpy as np
 
 from backaction.errors import InputError, ModelError
 from backaction.experiment.experiment import Experiment
-from backaction.experiment.results import DYNAMICS, covariances, parse
+from backaction.experiment.program import BatchView, batch
+from backaction.experiment.results import Slopes, parse
 from backaction.numerics import matrix_equations
 from backaction.numerics.complex_step import STEP
 from backaction.numerics.matrices import Array, solve_right, transpose
-from backaction.states import entanglement
-from backaction.states.measures import Measure
 from backaction.systems import poles, response
 from backaction.systems.linear import LinearSystem
-from backaction.systems.poles import pole
 from backaction.systems.response import noise_spectrum_tangent
+from backaction.systems.view import covariances
 
 
 def stepped(experiment: Experiment, fields: Sequence[str]) -> LinearSystem:
     """The system with a leading axis over `fields`, each moved by i * 1e-30; imaginary parts / 1e-30 are derivatives."""
-    if not fields:
-        raise InputError("gradient: name at least one field")
+    _numbers(experiment, fields)
     base = experiment.system.batch_shape
     values: dict[str, Any] = {}
     eye = np.eye(len(fields))
     for k, path in enumerate(fields):
         value = experiment.value(path)
-        if value is None or isinstance(value, (str, tuple, dict)):
-            raise InputError(f"gradient: '{path}' is not a number that is set in '{experiment.name}'")
         hot = eye[:, k].reshape((len(fields),) + (1,) * len(base))
         values[path] = np.asarray(value) * 1.0 + 1j * STEP * hot
     system = experiment.with_values(values, "gradient").build()
@@ -73,12 +69,13 @@ def gradient(result: str, experiment: Experiment, fields: Sequence[str], **optio
     InputError
         For unknown results or fields.
 
+    ModelError
+        As the result itself.
+
     Notes
     -----
     A field that enters through a square root (a transmission, an efficiency, a readout rate) has no derivative at exactly 0:
     NaN there.
-    ModelError
-        As the result itself.
     """
     head, _, tail = result.partition(".")
     if result == "spectrum" or tail == "covariance":
@@ -86,46 +83,47 @@ def gradient(result: str, experiment: Experiment, fields: Sequence[str], **optio
         zero = np.array([_at_root(experiment, f) for f in fields])
         if result == "spectrum":
             return _last(_mask(_spectrum(system, step, **options), zero), 1)
-        index = system.indices(experiment.reported_modes())
-        return _last(_mask(covariance_tangent(system, step, head)[..., index, :][..., index], zero), 2)
+        return _last(_mask(experiment.view.of(covariance_tangent(system, step, head)), zero), 2)
     return value_and_gradient(result, experiment, fields)[1]
 
 
 def value_and_gradient(result: str, experiment: Experiment, fields: Sequence[str]) -> tuple[Any, Array]:
-    """A scalar result and its derivatives (..., F) together: the state is solved for once. Raises as `gradient`."""
-    system, step = experiment.system, stepped(experiment, fields)
+    """A scalar result and its derivatives (..., F) together: the state is solved for once. Raises as `gradient`.
+
+    Many points go through compiled loops: the program of the builders forward, the adjoint of the state, and back.
+    """
+    _numbers(experiment, fields)
+    found = parse(result, experiment)
     zero = np.array([_at_root(experiment, f) for f in fields])
-    which, measure = parse(result, experiment)
-    if which.state == DYNAMICS:
-        value, slopes = pole(system, which.measure)
-        return value, _last(_mask(np.sum(slopes * (np.imag(step.A) / STEP), axis=(-2, -1)), zero), 0)
-    index = system.indices(experiment.reported_modes())
-    V = covariances(system, which.state)
-    valid = np.all(np.isfinite(V), axis=(-2, -1))
-    sub = _finite(V[..., index, :][..., index])
-    if which.measure == "epr_at_conditional.variance":
-        Vc = covariances(system, "conditional")
-        sub_c = _finite(Vc[..., index, :][..., index])
-        best = entanglement.epr(sub_c)
-        at = Measure(lambda v: entanglement.epr_variance(v, best.weight, best.angle_deg))
-
-        def moved(v: Array) -> Any:
-            e = entanglement.epr(v)
-            return entanglement.epr_variance(sub, e.weight, e.angle_deg)
-
-        total = _adjoint(system, step, "unconditional", V, _embed(slope(at, sub), index, V))
-        total = total + _adjoint(system, step, "conditional", Vc, _embed(slope(Measure(moved), sub_c), index, Vc))
-        return np.where(valid, moved(sub_c), np.nan)[()], _last(_mask(total, zero), 0)
-    total = _adjoint(system, step, which.state, V, _embed(slope(measure, sub), index, V))
-    if measure.of is not None:
-        total = total + np.imag(measure.of(sub, step)) / STEP
-    return np.where(valid, measure.value(sub), np.nan)[()], _last(_mask(total, zero), 0)
+    if isinstance(experiment.view, BatchView):
+        many = batch(experiment, experiment.view.modes, fields)
+        slopes = Slopes() if many is None else found.slopes(many)
+        if many is not None and slopes.drift is None and slopes.direct is None:
+            value = found.value(many)
+            columns = [many.fields.index(f) for f in fields]
+            moved = np.moveaxis(many.gradients(slopes.states)[..., columns], -1, 0)
+            return value, _last(_mask(np.where(np.isfinite(value), moved, np.nan), zero), 0)
+    view, step = experiment.view, stepped(experiment, fields)
+    slopes = found.slopes(view)
+    value = found.value(view)
+    total: Any = 0.0
+    for state, part in slopes.states.items():
+        total = total + _adjoint(view.system, step, state, view.whole(state), view.embedded(part))
+    if slopes.drift is not None:
+        total = total + np.sum(slopes.drift * (np.imag(step.A) / STEP), axis=(-2, -1))
+    if slopes.direct is not None:
+        total = total + slopes.direct(step)
+    return value, _last(_mask(total, zero), 0)
 
 
-def _finite(V: Array) -> Array:
-    """Points without an answer get the identity here; their gradient is NaN through V itself."""
-    good = np.all(np.isfinite(V), axis=(-2, -1), keepdims=True)
-    return np.where(good, V, np.eye(V.shape[-1]))
+def _numbers(experiment: Experiment, fields: Sequence[str]) -> None:
+    """Refuse fields that have no derivative."""
+    if not fields:
+        raise InputError("gradient: name at least one field")
+    for path in fields:
+        value = experiment.value(path)
+        if value is None or isinstance(value, (str, tuple, dict)):
+            raise InputError(f"gradient: '{path}' is not a number that is set in '{experiment.name}'")
 
 
 def _at_root(experiment: Experiment, path: str) -> bool:
@@ -141,30 +139,6 @@ def _mask(values: Array, zero: Array) -> Array:
         return values
     out = np.array(values)
     out[zero] = np.nan
-    return out
-
-
-def slope(measure: Measure, V: Array) -> Array:
-    """Slope d measure/dV as a symmetric matrix: given in closed form, or by a complex step through every distinct entry."""
-    if measure.slope is not None:
-        return measure.slope(V)
-    n = V.shape[-1]
-    i, j = np.triu_indices(n)
-    steps = np.zeros((len(i), *(1,) * (V.ndim - 2), n, n))
-    k = np.arange(len(i))
-    steps[k, ..., i, j] = 1.0
-    steps[k, ..., j, i] = 1.0
-    entry = np.imag(measure.value(V + 1j * STEP * steps)) / STEP
-    out = np.zeros(V.shape)
-    for m, (a, b) in enumerate(zip(i, j, strict=True)):
-        out[..., a, b] = entry[m] * (1.0 if a == b else 0.5)
-        out[..., b, a] = out[..., a, b]
-    return out
-
-
-def _embed(part: Array, index: list[int], V: Array) -> Array:
-    out = np.zeros(V.shape)
-    out[..., np.array(index)[:, None], index] = part
     return out
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from importlib import resources
@@ -12,19 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from backaction.elements.base import Element, Light
-from backaction.elements.driven_cavity import DrivenCavity
-from backaction.elements.homodyne import Homodyne
-from backaction.elements.optics import BeamSplitter, Loss, Rotation, Squeezer
-from backaction.elements.optomechanical_cavity import OptomechanicalCavity
-from backaction.elements.sideband_oscillator import SidebandOscillator
-from backaction.elements.spin_oscillator import SpinOscillator
+from backaction.elements.base import Element
 from backaction.errors import InputError, ModelError, nearest
+from backaction.experiment import network, toml
 from backaction.experiment.prior import Prior
-from backaction.experiment.toml import _element, _section, _tables, _toml, read_prior, shipped_experiments
-from backaction.systems.linear import LinearSystem, connect
+from backaction.experiment.toml import shipped_experiments
+from backaction.systems.linear import LinearSystem
 from backaction.systems.periodic import PeriodicSystem
-from backaction.units import number
+from backaction.systems.view import View
 
 
 @dataclass(frozen=True)
@@ -103,42 +97,10 @@ class Experiment:
     @classmethod
     def from_toml(cls, text: str, where: str = "experiment") -> Experiment:
         """Read an experiment from TOML text; `where` names it in errors."""
-        try:
-            table = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise InputError(f"{where}: not valid TOML: {error}") from None
-        known = ("name", "description", "state", "element", "connection", "prior", "analysis", "stabilised")
-        for key in table:
-            if key not in known:
-                raise InputError(f"{where}: unknown key '{key}'{nearest(key, known)}")
-        elements = tuple(_element(item, where) for item in _tables(table, "element", where))
-        connections: dict[str, str] = {}
-        for item in _tables(table, "connection", where):
-            if set(item) != {"from", "to"}:
-                raise InputError(f"{where}: [[connection]] needs exactly the keys 'from' and 'to', got {sorted(item)}")
-            connections[str(item["from"])] = str(item["to"])
-        state = _section(table, "state", ("modes",), where)
-        analysis = _section(table, "analysis", ("band_hz",), where)
-        modes = state.get("modes", [])
-        named = isinstance(modes, list) and all(isinstance(m, str) for m in modes)
-        if not named or ("modes" in state and not modes):
-            raise InputError(f"{where}: [state] modes = {modes!r}: expected a list of mode names")
-        band = analysis.get("band_hz")
-        if band is not None:
-            if not isinstance(band, list) or len(band) != 2:
-                raise InputError(f"{where}: [analysis] band_hz = {band!r}: expected [lowest, highest]")
-            low, high = (number(v, "Hz", f"{where}: [analysis] band_hz") for v in band)
-            if not 0 <= low < high:
-                raise InputError(f"{where}: [analysis] band_hz = [{low:g}, {high:g}]: needs 0 <= lowest < highest")
-            band = (low, high)
-        name, held = str(table.get("name", Path(where).stem)), str(table.get("stabilised", ""))
-        if held not in ("", "externally"):
-            raise InputError(f"{where}: stabilised = {held!r}: must be 'externally', or left out")
-        bare = cls(elements, tuple(modes), connections, {}, band, name, stabilised=held)
-        priors = {
-            path: read_prior(bare, path, item, where) for path, item in _section(table, "prior", None, where).items()
-        }
-        out = replace(bare, priors=priors, description=str(table.get("description", "")).strip())
+        found = toml.read(text, where)
+        priors = found.pop("priors")
+        bare = cls(**found)
+        out = replace(bare, priors={path: toml.read_prior(bare, path, item, where) for path, item in priors.items()})
         try:
             out.reported_modes() if out.modes else out.system
         except InputError as error:
@@ -186,27 +148,13 @@ class Experiment:
 
     # -- building -------------------------------------------------------------------------------------------------
 
-    def reference_cavity(self, spin: Element) -> OptomechanicalCavity | None:
-        """The cavity whose effective mechanical frequency a spin's offset refers to: the next one on the path, or any."""
-        at = self.elements.index(spin)
-        for e in (*self.elements[at:], *self.elements[:at]):
-            if isinstance(e, OptomechanicalCavity):
-                return e
-        return None
+    def reference_of(self, element: Element) -> Element | None:
+        """The element whose effective mechanics an offset of `element` refers to: the next one on the path, or any."""
+        return network.reference_of(element, self.elements)
 
     def resolved(self) -> Experiment:
         """The same experiment with every relative frequency replaced by its value."""
-        out: list[Element] = []
-        for e in self.elements:
-            if isinstance(e, SpinOscillator) and e.needs_reference:
-                cavity = self.reference_cavity(e)
-                if cavity is None:
-                    raise InputError(
-                        f"{self.name}: {e.name} has a Larmor offset, but there is no optomechanical_cavity"
-                    )
-                e = e.resolved(*cavity.effective_mechanics())
-            out.append(e)
-        return self._with_elements(tuple(out))
+        return self._with_elements(network.resolved(self.name, self.elements))
 
     def rotating_wave(self) -> Experiment:
         """The same path with every spin and one-sided cavity in the rotating-wave limit (`sideband_oscillator`).
@@ -219,27 +167,8 @@ class Experiment:
         InputError
             For elements that have no such limit, or oscillators that are not resonant with one another.
         """
-        out: list[Element] = []
-        frequencies: list[Any] = []
-        for e in self.resolved().elements:
-            if isinstance(e, OptomechanicalCavity):
-                angle, oscillator = e.rotating_wave()
-                out += [Rotation(name=f"{e.name}_phase", angle_deg=angle), oscillator]
-                out.append(Rotation(name=f"{e.name}_phase_out", angle_deg=angle))
-                frequencies.append(e.effective_mechanics()[0])
-            elif isinstance(e, SpinOscillator):
-                frequencies.append(np.abs(np.real(e.larmor_hz)))
-                out.append(e.rotating_wave())
-            elif isinstance(e, (Homodyne, Loss, Rotation, BeamSplitter, Squeezer)):
-                out.append(e)
-            else:
-                raise InputError(f"{self.name}: {e.name} ({e.kind}) has no rotating-wave limit")
-        apart = [np.max(np.abs(np.real(f) / np.real(frequencies[0]) - 1)) for f in frequencies]
-        if max(apart, default=0.0) > 1e-9:
-            raise InputError(
-                f"{self.name}: the oscillators are not resonant ({max(apart):.3g} apart): no common rotating frame"
-            )
-        return replace(self, elements=tuple(out), priors={}, band_hz=None, name=f"{self.name}, rotating wave")
+        elements = network.rotating_wave(self.name, self.resolved().elements)
+        return replace(self, elements=elements, priors={}, band_hz=None, name=f"{self.name}, rotating wave")
 
     def frictional(self, frequency_hz: Any = None) -> Experiment:
         """The same with structural damping as friction of its strength at `frequency_hz` (default: at each mode's own)."""
@@ -252,45 +181,7 @@ class Experiment:
 
     def build(self) -> LinearSystem:
         """The whole network as one `LinearSystem`; leading axes of the fields broadcast."""
-        return self._network()
-
-    def _network(self, beyond: bool = False) -> LinearSystem:
-        """All elements built and joined; `beyond`: driven cavities by the constant part of their `periodic`."""
-        built: dict[str, LinearSystem] = {}
-        sources: dict[str, str] = {}
-        joined: dict[str, str] = {}
-        carriers: dict[str, Light] = {}
-        explicit = {b: a for a, b in self.connections.items()}
-        previous: str | None = None
-        elements = self.resolved().elements
-        for e in elements:
-            entry = f"{e.name}.in"
-            leaves = not isinstance(e, Homodyne)
-            if entry in explicit:
-                sources[e.name] = explicit[entry]
-            elif previous is not None and previous not in self.connections:
-                sources[e.name] = joined_from = previous
-                joined[joined_from] = entry
-            previous = f"{e.name}.out" if leaves else None
-        frames = [e.frame for e in elements if isinstance(e, SidebandOscillator)]
-        start = Light(frames[0]) if frames else Light()
-        # an element is built once the light that reaches it is known; a loop starts with a real carrier in the lab frame
-        waiting = list(elements)
-        while waiting:
-            ready = next((e for e in waiting if sources.get(e.name) is None or sources[e.name] in carriers), waiting[0])
-            waiting.remove(ready)
-            light = carriers.get(sources.get(ready.name, ""), start)
-            constant = beyond and isinstance(ready, DrivenCavity)
-            system = ready.driven(ready.periodic(light).average if constant else ready.build(light))  # type: ignore[attr-defined]
-            built[ready.name] = system
-            for p in system.outputs:
-                if p.kind == "field":
-                    carriers[p.name] = Light(p.frame, p.carrier)
-        systems = [built[e.name] for e in elements]
-        try:
-            return connect(systems, joined | dict(self.connections))
-        except InputError as error:
-            raise type(error)(f"{self.name}: {error}") from None
+        return network.network(self.name, network.resolved(self.name, self.elements), self.connections)
 
     def periodic(self, below_hz: float | None = None) -> PeriodicSystem:
         """The network with all that turns (slower than `below_hz`) in its one driven cavity: beyond the rotating wave.
@@ -300,18 +191,7 @@ class Experiment:
         InputError
             Without a `driven_cavity`, or with several.
         """
-        driven = [e for e in self.elements if isinstance(e, DrivenCavity)]
-        if len(driven) != 1:
-            raise InputError(f"{self.name}: beyond the rotating wave needs one driven_cavity, here are {len(driven)}")
-        own = driven[0].periodic(below_hz=below_hz)
-        whole = self._network(beyond=True)
-        index = whole.indices([m.name for m in own.average.modes])
-        harmonics = {}
-        for k, A in own.harmonics.items():
-            full = np.zeros(whole.A.shape, dtype=complex)
-            full[np.ix_(index, index)] = A
-            harmonics[k] = full
-        return PeriodicSystem(whole, own.frequency_hz, harmonics)
+        return network.periodic(self.name, network.resolved(self.name, self.elements), self.connections, below_hz)
 
     spectra_only = property(lambda self: bool(self.stabilised) or any(e.spectral for e in self.elements))
     """Whether there is a `Response` alone: stabilised externally, or structural damping."""
@@ -323,19 +203,50 @@ class Experiment:
             raise ModelError(f"{self.name}: stabilised externally: spectra only; the servo is not in the model")
         return self.build()
 
+    @functools.cached_property
+    def layout(self) -> LinearSystem:
+        """A system with the names of this one: its own, or that of a batch's first point."""
+        return self.system if self.single is self else self.single.system
+
+    @functools.cached_property
+    def single(self) -> Experiment:
+        """The experiment itself, or the first point of a batch."""
+        arrays = {k: np.asarray(self.value(k)).flat[0] for k in self.fields() if np.ndim(self.value(k)) > 0}
+        return self.with_values(arrays, self.name) if arrays else self
+
+    @functools.cached_property
+    def view(self) -> View:
+        """The system seen through its reported modes: what every result is a function of.
+
+        Many points of a model of few states are solved for by compiled loops (`experiment.program`).
+
+        Raises
+        ------
+        InputError
+            If a reported mode does not exist, or is classical noise.
+        """
+        modes = self._modes()
+        if self.single is self:
+            return View(self.system, modes)
+        from backaction.experiment.program import batch
+
+        return batch(self, modes) or View(self.system, modes)
+
     def reported_modes(self) -> tuple[str, ...]:
         """`modes`, or all oscillators in path order; checked against the system."""
-        system = self.system
-        known = [m.name for m in system.modes]
+        return self._modes()
+
+    def _modes(self) -> tuple[str, ...]:
+        kinds = {m.name: m.kind for m in self.layout.modes}
         if not self.modes:
-            found = tuple(m.name for m in system.modes if m.kind == "oscillator")
+            found = tuple(name for name, kind in kinds.items() if kind == "oscillator")
             if not found:
                 raise InputError(f"{self.name}: has no oscillator: there is no state to report")
             return found
         for name in self.modes:
-            if name not in known:
-                raise InputError(f"[state] modes: no mode '{name}'{nearest(name, known)}")
-            if next(m for m in system.modes if m.name == name).kind == "classical":
+            if name not in kinds:
+                raise InputError(f"[state] modes: no mode '{name}'{nearest(name, list(kinds))}")
+            if kinds[name] == "classical":
                 raise InputError(f"[state] modes: '{name}' is classical noise, not a quantum mode")
         return self.modes
 
@@ -360,18 +271,13 @@ class Experiment:
 
     def to_toml(self) -> str:
         """The experiment as TOML text that `from_toml` reads back to the same system, digit by digit."""
-        table = self.to_dict()
-        lines = [f"name = {_toml(table['name'])}", f"description = {_toml(table['description'])}"]
-        lines += [f"stabilised = {_toml(self.stabilised)}"] if self.stabilised else []
-        for key in ("state", "analysis"):
-            lines += ["", f"[{key}]", *(f"{k} = {_toml(v)}" for k, v in table[key].items())] if key in table else []
-        for key in ("element", "connection"):
-            for item in table.get(key, []):
-                lines += ["", f"[[{key}]]", *(f"{k} = {_toml(v)}" for k, v in item.items())]
-        if "prior" in table:
-            lines += ["", "[prior]", *(f"{_toml(k)} = {_toml(v)}" for k, v in table["prior"].items())]
-        return "\n".join(lines) + "\n"
+        return toml.write(self.to_dict())
 
-    def detectors(self) -> tuple[Homodyne, ...]:
-        """The homodyne detectors, in path order."""
-        return tuple(e for e in self.elements if isinstance(e, Homodyne))
+    def detectors(self) -> tuple[Element, ...]:
+        """The detectors, in path order."""
+        return tuple(e for e in self.elements if e.detects)
+
+    @property
+    def electronic_noise_sn(self) -> float:
+        """Electronic noise of the first detector, 0 where there is none."""
+        return float(np.real(self.detectors()[0].value("electronic_noise_sn"))) if self.detectors() else 0.0

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,13 +21,72 @@ if TYPE_CHECKING:
     from backaction.experiment.experiment import Experiment
 
 
-def _toml(value: Any) -> str:
-    """A TOML value: strings, numbers and truth values as in JSON, mappings as inline tables."""
+def read(text: str, where: str) -> dict[str, Any]:
+    """TOML text as the arguments of an `Experiment`; `priors` as the tables that `read_prior` takes.
+
+    Raises
+    ------
+    InputError
+        One line naming file, element, key, value and what is allowed.
+    """
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{where}: not valid TOML: {error}") from None
+    known = ("name", "description", "state", "element", "connection", "prior", "analysis", "stabilised")
+    for key in table:
+        if key not in known:
+            raise InputError(f"{where}: unknown key '{key}'{nearest(key, known)}")
+    elements = tuple(_element(item, where) for item in _tables(table, "element", where))
+    connections: dict[str, str] = {}
+    for item in _tables(table, "connection", where):
+        if set(item) != {"from", "to"}:
+            raise InputError(f"{where}: [[connection]] needs exactly the keys 'from' and 'to', got {sorted(item)}")
+        connections[str(item["from"])] = str(item["to"])
+    modes = (state := _section(table, "state", ("modes",), where)).get("modes", [])
+    named = isinstance(modes, list) and all(isinstance(m, str) for m in modes)
+    if not named or ("modes" in state and not modes):
+        raise InputError(f"{where}: [state] modes = {modes!r}: expected a list of mode names")
+    held = str(table.get("stabilised", ""))
+    if held not in ("", "externally"):
+        raise InputError(f"{where}: stabilised = {held!r}: must be 'externally', or left out")
+    return {
+        "elements": elements,
+        "modes": tuple(modes),
+        "connections": connections,
+        "priors": dict(_section(table, "prior", None, where)),
+        "band_hz": _band(_section(table, "analysis", ("band_hz",), where).get("band_hz"), where),
+        "name": str(table.get("name", Path(where).stem)),
+        "description": str(table.get("description", "")).strip(),
+        "stabilised": held,
+    }
+
+
+def _band(item: Any, where: str) -> tuple[float, float] | None:
+    if item is None:
+        return None
+    if not isinstance(item, list) or len(item) != 2:
+        raise InputError(f"{where}: [analysis] band_hz = {item!r}: expected [lowest, highest]")
+    low, high = (number(v, "Hz", f"{where}: [analysis] band_hz") for v in item)
+    if not 0 <= low < high:
+        raise InputError(f"{where}: [analysis] band_hz = [{low:g}, {high:g}]: needs 0 <= lowest < highest")
+    return low, high
+
+
+def write(table: Mapping[str, Any]) -> str:
+    """TOML text of plain data; numbers keep every digit."""
+    import tomli_w
+
+    return tomli_w.dumps(_plain(table))
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's numbers and tuples as Python's, which TOML knows."""
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{k} = {_toml(v)}" for k, v in value.items()) + " }"
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(_toml(v) for v in value) + "]"
-    return json.dumps(value, ensure_ascii=False)
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [_plain(v) for v in value]
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def shipped_experiments() -> tuple[str, ...]:

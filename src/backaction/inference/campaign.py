@@ -340,7 +340,7 @@ def _record(
     say(f"spectrum of {name}")
     shot, dark = read("shot"), read("dark")
     detector = chosen.detectors()[0]
-    electronic = float(detector.electronic_noise_sn)
+    electronic = chosen.electronic_noise_sn
     found = shot_noise(record, shot, dark, electronic, band)
     if not found.floor_known:
         raise InputError(f"{where}: fit needs a shot-noise record (shot = ...): without it there is no quantum scale")

@@ -19,6 +19,7 @@ from backaction.experiment.ties import expression
 from backaction.inference.target import Target
 from backaction.numerics.matrices import Array
 from backaction.states import entanglement
+from backaction.systems.view import STATES
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,18 +109,7 @@ def _share(inside: Array) -> float:
 def _asked(target: Target, k: int, u: Array, text: str) -> Array | None:
     """A result by name, or an expression over fields, of one record at all draws."""
     experiment = target.experiment(k, u)
-    if text.split(".")[0] in results.STATES or text.startswith(f"{results.DYNAMICS}."):
-        name, measure = results.parse(text, target.campaign.records[k].experiment)
-        if (
-            measure.of is None
-            and name.state in ("conditional", "unconditional")
-            and "at_conditional" not in name.measure
-        ):
-            systems = target.systems(k)
-            V = systems.conditional(u) if name.state == "conditional" else systems.unconditional(u)
-            good = np.all(np.isfinite(V), axis=(-2, -1))
-            values = measure.value(np.where(good[:, None, None], V, np.eye(V.shape[-1])))
-            return np.where(good, np.asarray(values, dtype=float), np.nan)
+    if text.split(".")[0] in (*STATES, results.DYNAMICS):
         return np.asarray(results.evaluate(text, experiment), dtype=float)
     try:
         rule = expression(text)

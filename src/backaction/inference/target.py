@@ -18,11 +18,12 @@ from backaction.constants import TWO_PI
 from backaction.errors import InputError, ModelError
 from backaction.experiment.experiment import Experiment
 from backaction.experiment.prior import Prior
+from backaction.experiment.program import entries
 from backaction.experiment.ties import follow_ties
 from backaction.experiment.toml import unit_bounds
 from backaction.inference.campaign import MODEL_ERROR, Campaign
 from backaction.inference.data import Measured
-from backaction.inference.model import Systems, entries
+from backaction.inference.model import Systems
 from backaction.inference.parameter import Parameter
 from backaction.numerics.compile import library
 from backaction.numerics.matrices import Array

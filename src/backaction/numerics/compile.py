@@ -6,13 +6,15 @@ folder that can be written they are compiled anew in each process.
 
 from __future__ import annotations
 
+import ast
 import functools
 import hashlib
 import importlib.util
+import inspect
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -58,45 +60,76 @@ def _kept(kind: str, source: str, name: str) -> Callable[..., Any]:
     return names[name]  # type: ignore[no-any-return]
 
 
+class _Specialised(ast.NodeTransformer):
+    """The functions of a module of loops with sizes that are known: `n = len(A)` becomes `n = 6`; imports fall away."""
+
+    def __init__(self, sizes: Mapping[str, int]) -> None:
+        self.sizes = sizes
+
+    def visit_Import(self, node: ast.Import) -> None:
+        """The compiled source has its own."""
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        """Modules that call each other are compiled together."""
+
+    def visit_Assign(self, node: ast.Assign) -> ast.Assign:
+        """A size that is read from the shape of an argument (the first statements of a loop) is a number."""
+        names = [t.id for t in ast.walk(node.targets[0]) if isinstance(t, ast.Name)]
+        read = all(isinstance(v, (ast.Call, ast.Subscript)) for v in _values_of(node))
+        if read and all(name in self.sizes for name in names):
+            value = ast.parse(", ".join(str(self.sizes[name]) for name in names), mode="eval").body
+            return ast.Assign(node.targets, value, lineno=node.lineno)
+        return node
+
+
+def _values_of(node: ast.Assign) -> list[ast.expr]:
+    return node.value.elts if isinstance(node.value, ast.Tuple) else [node.value]
+
+
+def _functions(text: str, sizes: Mapping[str, int]) -> tuple[list[ast.stmt], dict[str, ast.FunctionDef]]:
+    """Constants and functions of a module's source, specialised."""
+    body = _Specialised(sizes).visit(ast.parse(text)).body
+    functions = {f.name: f for f in body if isinstance(f, ast.FunctionDef)}
+    return [s for s in body if not isinstance(s, (ast.FunctionDef, ast.Expr))], functions
+
+
+def _text(constants: Iterable[ast.stmt], functions: Mapping[str, ast.FunctionDef]) -> str:
+    """Source of a module in which every function is compiled."""
+    decorator = ast.parse(f"numba.njit(cache=True, {_OPTIONS})", mode="eval").body
+    for f in functions.values():
+        f.decorator_list = [decorator]
+    later = [c for c in constants if any(isinstance(m, ast.Name) and m.id in functions for m in ast.walk(c))]
+    first = [c for c in constants if c not in later]
+    module = ast.Module([*first, *functions.values(), *later], [])
+    return "import math\n\nimport numba\nimport numpy as np\n" + ast.unparse(ast.fix_missing_locations(module)) + "\n"
+
+
 @functools.cache
 def library(*names: str, n: int | None = None) -> Any:
-    """The functions of one or more modules of loops (`spectrum`, `program`, ...), compiled together, as a namespace.
+    """The functions of one or more modules of `loops` (`program`, `riccati`, ...), compiled together, as a namespace.
 
-    With `n` the lines `n = len(a)` of the modules say that number instead: short loops of known length are unrolled.
+    With `n` the number of states is that number: short loops of known length are unrolled by the compiler. (Closures over
+    n would say so without text, but functions that call each other through closures are compiled again in every process.)
     """
-    import importlib
-    import inspect
-    import re
-
-    decorator = f"@numba.njit(cache=True, {_OPTIONS})\n"
-    parts = ["import math", "", "import numba", "import numpy as np"]
-    functions: list[str] = []
+    constants: list[ast.stmt] = []
+    functions: dict[str, ast.FunctionDef] = {}
     for name in names:
-        text = inspect.getsource(importlib.import_module(f"backaction.numerics.loops.{name}"))
-        body = re.sub(r"^(from __future__|import|from) .*$", "", text, flags=re.MULTILINE)
-        functions += re.findall(r"^def (\w+)", body, flags=re.MULTILINE)
-        if n is not None:
-            body = re.sub(r"\bn = len\(\w+\)$", f"n = {n}", body, flags=re.MULTILINE)
-            if name == "spectrum" and n > 0:
-                made = unrolled.unrolled_source(n)
-                at = body.index("def turned(")  # after the general loops, before those that call them
-                body = body[:at] + made + "\n\n" + body[at:]
-        parts.append(re.sub(r"^def ", decorator + "def ", body, flags=re.MULTILINE))
-    parts.append("def functions():\n    return {" + ", ".join(f"'{f}': {f}" for f in dict.fromkeys(functions)) + "}\n")
-    return SimpleNamespace(**_kept("_".join(names), "\n".join(parts), "functions")())
+        module = importlib.import_module(f"backaction.numerics.loops.{name}")
+        own, found = _functions(inspect.getsource(module), {} if n is None else {"n": n})
+        if name == "spectrum" and n:  # in the place of the names of the general loops
+            made = _functions(unrolled.unrolled_source(n), {})[1]
+            own = [c for c in own if not any(isinstance(m, ast.Name) and m.id in made for m in ast.walk(c))]
+            found |= made
+        constants += own
+        functions |= found
+    ending = f"def functions():\n    return {{{', '.join(f'{f!r}: {f}' for f in functions)}}}\n"
+    return SimpleNamespace(**_kept("_".join(names), _text(constants, functions) + ending, "functions")())
 
 
 @functools.cache
 def compiled(name: str, n: int, q: int) -> Callable[..., Any]:
     """One of the loops of `loops.kalman`, compiled for n states and q currents: short inner loops are unrolled."""
-    import inspect
-
     from backaction.numerics.loops import kalman
 
-    body = inspect.getsource(getattr(kalman, name))
-    signature, rest = body.split("\n", 1)
-    sizes = f"    n, q = {n}, {q}\n"
-    source = rest.replace(kalman.SIZES, sizes)
-    assert source != rest
-    head = f"import numba\nimport numpy as np\n\n\n@numba.njit(cache=True, {_OPTIONS})\n"
-    return _kept(name, f"{head}{signature}\n{source}", name)
+    function = _functions(inspect.getsource(getattr(kalman, name)), {"n": n, "q": q})[1]
+    return _kept(name, _text([], function), name)

@@ -249,7 +249,7 @@ def reference(
     adc: Adc | None = None,
 ) -> Record:
     """A `shot` record (vacuum and electronics) or a `dark` record (electronics alone) of the same detector, taken alike."""
-    electronic = float(np.real(experiment.detectors()[0].electronic_noise_sn)) if experiment.detectors() else 0.0
+    electronic = experiment.electronic_noise_sn
     levels = {"shot": 1.0 + electronic, "dark": electronic}
     if kind not in levels:
         raise InputError(f"reference record '{kind}': must be 'shot' or 'dark'")

@@ -74,6 +74,25 @@ def epr(state: GaussianState | Array) -> Epr:
     return Epr(value if exact is None else exact, weight, angle)
 
 
+def epr_gradient(state: GaussianState | Array) -> Array:
+    """D epr.variance/dV, symmetric, shape (..., 4, 4): the variance is stationary in (a, b), so it is linear in V there.
+
+    V(a, b) = <V, g> with g = diag(1, 1, a^2, a^2)/(1 + a^2) and -a/(1 + a^2) times (cos b, sin b) between the modes.
+    """
+    V = pair(state)
+    best = epr(V)
+    a, (c, s) = np.asarray(best.weight), cos_sin_deg(best.angle_deg)
+    with np.errstate(invalid="ignore"):
+        first = np.where(np.isinf(a), 0.0, 1 / (1 + a * a))
+        cross = np.where(np.isinf(a), 0.0, -a / (1 + a * a))
+    out = np.zeros(V.shape)
+    out[..., 0, 0] = out[..., 1, 1] = first
+    out[..., 2, 2] = out[..., 3, 3] = 1 - first
+    for i, j, value in ((0, 2, cross * c), (1, 3, -cross * c), (0, 3, cross * s), (1, 2, cross * s)):
+        out[..., i, j] = out[..., j, i] = value
+    return out
+
+
 def _from_root(state: GaussianState | Array, weight: Any, angle: Any) -> Any:
     """V(a, b) = |u^T F|^2 summed over the EPR pair: no cancellation where the state carries its root F."""
     if not isinstance(state, GaussianState) or state.root is None or not np.all(np.isfinite(weight)):

@@ -1,19 +1,21 @@
-"""What can be asked of a covariance, listed once: EPR variances, entanglement, steering, occupations, purity."""
+"""What can be asked of a covariance, listed once: EPR variances, entanglement, steering, occupations, purity.
+
+A new measure is a function from a view to named measures, in a file of its own or here, and one line in `FAMILIES`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from backaction.numerics.matrices import Array
 from backaction.states import entanglement
 from backaction.states.gaussian import GaussianState
+from backaction.systems.labels import Port
 from backaction.systems.linear import LinearSystem
-
-if TYPE_CHECKING:
-    from backaction.experiment.experiment import Experiment
+from backaction.systems.view import View
 
 
 class Measure(NamedTuple):
@@ -27,33 +29,40 @@ class Measure(NamedTuple):
     of: Callable[[Array, LinearSystem], Any] | None = None
 
 
-def measures(experiment: Experiment) -> dict[str, Measure]:
-    """Every scalar measure of the reported modes of an experiment."""
-    modes = experiment.reported_modes()
-    out: dict[str, Measure] = {}
-    for k, m in enumerate(modes):
-        out[f"occupation.{m}"] = _occupation(k)
-    size = 2.0 ** len(modes)
-    out["purity"] = Measure(lambda V: 1 / (size * np.sqrt(np.linalg.det(V))))
-    if len(modes) == 2:
-        first, second = modes
-        out |= {
-            "epr.variance": Measure(lambda V: entanglement.epr(V).variance),
-            "epr.weight": Measure(lambda V: entanglement.epr(V).weight),
-            "epr.angle_deg": Measure(lambda V: entanglement.epr(V).angle_deg),
-            "duan": Measure(entanglement.duan),
-            "collective.x_plus": Measure(lambda V: _collective(V, 0, 1)),
-            "collective.x_minus": Measure(lambda V: _collective(V, 0, -1)),
-            "collective.p_plus": Measure(lambda V: _collective(V, 1, 1)),
-            "collective.p_minus": Measure(lambda V: _collective(V, 1, -1)),
-            "collective.duan": Measure(lambda V: _collective(V, 0, 1) + _collective(V, 1, -1)),
-            "ppt_min": Measure(entanglement.ppt_min, entanglement.ppt_gradient),
-            "log_negativity": Measure(entanglement.log_negativity, _log_negativity_slope),
-            f"steering.{first}->{second}": Measure(lambda V: entanglement.steering(V)[0]),
-            f"steering.{second}->{first}": Measure(lambda V: entanglement.steering(V)[1]),
-        }
-        out |= _readout_measures(experiment.system, modes)
-    return out
+Family = Callable[[View], Mapping[str, Measure]]
+"""The measures that a view has, by name."""
+
+
+def measures(view: View) -> dict[str, Measure]:
+    """Every scalar measure of the reported modes."""
+    return {name: measure for family in FAMILIES for name, measure in family(view).items()}
+
+
+def _of_modes(view: View) -> dict[str, Measure]:
+    size = 2.0 ** len(view.modes)
+    out = {f"occupation.{m}": _occupation(k) for k, m in enumerate(view.modes)}
+    return out | {"purity": Measure(lambda V: 1 / (size * np.sqrt(np.linalg.det(V))))}
+
+
+def _of_pairs(view: View) -> dict[str, Measure]:
+    if len(view.modes) != 2:
+        return {}
+    first, second = view.modes
+    return {
+        "epr.variance": Measure(lambda V: entanglement.epr(V).variance, entanglement.epr_gradient),
+        "epr.weight": Measure(lambda V: entanglement.epr(V).weight),
+        "epr.angle_deg": Measure(lambda V: entanglement.epr(V).angle_deg),
+        "duan": Measure(entanglement.duan),
+        "collective.x_plus": Measure(lambda V: _collective(V, 0, 1)),
+        "collective.x_minus": Measure(lambda V: _collective(V, 0, -1)),
+        "collective.p_plus": Measure(lambda V: _collective(V, 1, 1)),
+        "collective.p_minus": Measure(lambda V: _collective(V, 1, -1)),
+        "collective.duan": Measure(lambda V: _collective(V, 0, 1) + _collective(V, 1, -1)),
+        "ppt_min": Measure(entanglement.ppt_min, entanglement.ppt_gradient),
+        "log_negativity": Measure(entanglement.log_negativity, _log_negativity_slope),
+        f"steering.{first}->{second}": Measure(lambda V: entanglement.steering(V)[0]),
+        f"steering.{second}->{first}": Measure(lambda V: entanglement.steering(V)[1]),
+    }
 
 
 def _collective(V: Array, quadrature: int, sign: int) -> Any:
@@ -62,14 +71,21 @@ def _collective(V: Array, quadrature: int, sign: int) -> Any:
     return (V[..., i, i] + V[..., j, j] + 2 * sign * V[..., i, j]) / 2
 
 
+def _pair_ports(system: LinearSystem, modes: tuple[str, ...]) -> list[Port] | None:
+    """The cos and sin currents of the one sidebands detector, where two modes are reported."""
+    ports = [p for p in system.outputs if p.kind == "current" and p.frame.kind == "sidebands"]
+    both = [p.name.rpartition(".")[2] for p in ports] == ["cos", "sin"]
+    return ports if len(modes) == 2 and both else None
+
+
 def readout_map(system: LinearSystem, modes: tuple[str, ...]) -> Array | None:
     """N (..., 2, 2) with (cos, sin) currents ~ (X1, P1) + N (X2, P2), where they read an EPR pair of the two modes.
 
     N = M1^-1 M2 of the blocks that the two currents of a sidebands detector read. They are such a pair where M1 turns or
     mirrors and N = a [[-cos b, -sin b], [-sin b, cos b]] (oscillators of opposite mass); None otherwise. Analytic.
     """
-    ports = [p for p in system.outputs if p.kind == "current" and p.frame.kind == "sidebands"]
-    if len(modes) != 2 or len(ports) != 2 or [p.name.rpartition(".")[2] for p in ports] != ["cos", "sin"]:
+    ports = _pair_ports(system, modes)
+    if ports is None:
         return None
     C = np.concatenate([system.C[..., system.output(p.name), :] for p in ports], axis=-2)
     first, second = (C[..., system.indices([m])] for m in modes)
@@ -96,19 +112,20 @@ def _readout_variance(V: Array, N: Array) -> Any:
     return (whole + 2 * cross) / (1 + square)
 
 
-def _readout_measures(system: LinearSystem, modes: tuple[str, ...]) -> dict[str, Measure]:
+def _of_readout(view: View) -> dict[str, Measure]:
     """`epr_readout.variance`, `.weight`, `.angle_deg`, where the currents read such a pair."""
+    if _pair_ports(view.layout, view.modes) is None or readout_map(view.system, view.modes) is None:
+        return {}
 
     def of(function: Callable[[Array, Array], Any]) -> Measure:
-        def on(V: Array, s: LinearSystem) -> Any:
-            N = readout_map(s, modes)
-            assert N is not None
+        def on(V: Array, system: LinearSystem) -> Any:
+            N = readout_map(system, view.modes)
+            if N is None:  # a step off the symmetric point reads no pair any more
+                return np.full(V.shape[:-2], np.nan)
             return function(V, N)
 
-        return Measure(lambda V: on(V, system), None, on)
+        return Measure(lambda V: on(V, view.system), None, on)
 
-    if readout_map(system, modes) is None:
-        return {}
     return {
         "epr_readout.variance": of(_readout_variance),
         "epr_readout.weight": of(lambda V, N: np.sqrt(N[..., 0, 0] ** 2 + N[..., 0, 1] ** 2) + 0.0 * V[..., 0, 0]),
@@ -157,3 +174,7 @@ def _readout(state: GaussianState, N: Array) -> dict[str, float]:
         "weight": float(np.hypot(N[0, 0], N[0, 1])),
         "angle_deg": float(entanglement.direction_deg(-N[0, 1], -N[0, 0])),
     }
+
+
+FAMILIES: list[Family] = [_of_modes, _of_pairs, _of_readout]
+"""Where measures come from: one function from a view to named measures each."""

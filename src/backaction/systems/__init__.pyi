@@ -39,3 +39,6 @@ from .steady import conditional as conditional
 from .steady import conditional_at as conditional_at
 from .steady import effect as effect
 from .steady import unconditional as unconditional
+from .view import STATES as STATES
+from .view import View as View
+from .view import covariances as covariances

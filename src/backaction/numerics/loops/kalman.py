@@ -8,9 +8,7 @@ twenty) a call into a matrix library costs more than the product.
 
 import numpy as np
 
-# The line that is replaced by plain numbers when a loop is compiled. Each function is compiled by itself and calls no
-# other, so that a few lines repeat.
-SIZES = "    n, q = F.shape[0], H.shape[0]\n"
+# Each function is compiled by itself, for its n and q, and calls no other, so that a few lines repeat.
 
 
 def filter_varying(y, ok, x, P, F, H, Q, N, R, white, innovation, xs, Ps, Ls, Gs, Hs):  # type: ignore[no-untyped-def]

@@ -2,13 +2,16 @@
 
     A V + V A^T + Q - (V C^T + N) R^-1 (V C^T + N)^T = 0
 
-for one current after another elimination of N: A~ = A - N R^-1 C, Q~ = Q - N R^-1 N^T, G = C^T R^-1 C; doubling as in Chu,
-Fan, Lin, Linear Algebra Appl. 396, 55 (2005), on matrices scaled so that V is of order one. No eigenvalue problem; sums of
-positive matrices alone. `residual` says how well the equation holds, relative to its terms.
+for q currents after the elimination of N: A~ = A - N R^-1 C, Q~ = Q - N R^-1 N^T, G = C^T R^-1 C; doubling as in Chu, Fan,
+Lin, Linear Algebra Appl. 396, 55 (2005), on matrices scaled so that V is of order one. No eigenvalue problem; sums of
+positive matrices alone. `residual` says how well the equation holds, relative to its terms. The adjoints are those of
+`experiment.derivatives`.
 Compiled for its size: `compile.library("riccati", n=6)`.
 """
 
 import numpy as np
+
+from backaction.numerics.loops.program import forward, reverse
 
 
 def multiply(a, b, out):
@@ -129,19 +132,64 @@ def lyapunov_doubling(A, Q, V):
 
 
 def riccati_doubling(A, Q, N, R, C, V):
-    """Fill V (n, n) with the stabilising solution; returns the relative residual (inf where there is none)."""
+    """Fill V (n, n) for one current (N, C vectors, R a number); returns the relative residual (inf where there is none)."""
     n = len(A)
     a, q, g = np.empty((n, n)), np.empty((n, n)), np.empty((n, n))
-    rate, most_q, most_g = 0.0, 0.0, 0.0
+    if not R > 0.0:
+        return np.inf
     for i in range(n):
         for j in range(n):
             a[i, j] = A[i, j] - N[i] * C[j] / R
             q[i, j] = Q[i, j] - N[i] * N[j] / R
             g[i, j] = C[i] * C[j] / R
+    return eliminated_doubling(a, q, g, V)
+
+
+def whitened(N, R, C):
+    """N L^-T and L^-1 C in the place of N (n, q) and C (q, n), R = L L^T, and L in that of R; False if R is singular."""
+    n = len(N)
+    for k in range(len(R)):
+        for j in range(k):
+            R[k, k] -= R[k, j] * R[k, j]
+        if not R[k, k] > 0.0:
+            return False
+        R[k, k] = np.sqrt(R[k, k])
+        for i in range(k + 1, len(R)):
+            for j in range(k):
+                R[i, k] -= R[i, j] * R[k, j]
+            R[i, k] /= R[k, k]
+        for i in range(n):
+            for j in range(k):
+                N[i, k] -= R[k, j] * N[i, j]
+                C[k, i] -= R[k, j] * C[j, i]
+            N[i, k] /= R[k, k]
+            C[k, i] /= R[k, k]
+    return True
+
+
+def riccati_whitened(A, Q, N, C, V):
+    """As `riccati_doubling`, for q currents whose noise is white with unit density."""
+    n = len(A)
+    a, q, g = A.copy(), Q.copy(), np.zeros((n, n))
+    for k in range(len(C)):
+        for i in range(n):
+            for j in range(n):
+                a[i, j] -= N[i, k] * C[k, j]
+                q[i, j] -= N[i, k] * N[j, k]
+                g[i, j] += C[k, i] * C[k, j]
+    return eliminated_doubling(a, q, g, V)
+
+
+def eliminated_doubling(a, q, g, V):
+    """Fill V with the stabilising solution of a V + V a^T + q - V g V = 0 (all three are overwritten); the residual."""
+    n = len(a)
+    rate, most_q, most_g = 0.0, 0.0, 0.0
+    for i in range(n):
+        for j in range(n):
             rate = max(rate, abs(a[i, j]))
             most_q = max(most_q, abs(q[i, j]))
             most_g = max(most_g, abs(g[i, j]))
-    if not (rate > 0.0 and R > 0.0):
+    if not rate > 0.0:
         return np.inf
     size = np.sqrt(most_q / most_g) if most_q > 0.0 and most_g > 0.0 else 1.0
     X, W, Y, B = np.empty((n, n)), np.empty((n, n)), np.empty((n, n)), np.empty((n, 2 * n))
@@ -234,17 +282,111 @@ def riccati_doubling(A, Q, N, R, C, V):
     return worst / scale
 
 
-def riccati_many(slots, points, n, V, residual):
-    """V (K, n, n) and residual (K,) of many systems: rows of `points` hold A, Q, N, R, C at the places `slots`."""
-    A, Q, N, C = np.empty((n, n)), np.empty((n, n)), np.empty(n), np.empty(n)
+def matrices(values, places, A, Q, N, R, C):
+    """A, Q (n, n), N (n, q), R (q, q), C (q, n) from `values[places]`, in this order."""
+    n = len(A)
+    q = len(R)
+    at = n * n
+    for i in range(n):
+        for j in range(n):
+            A[i, j] = values[places[i * n + j]]
+            Q[i, j] = values[places[at + i * n + j]]
+    at += n * n
+    for i in range(n):
+        for k in range(q):
+            N[i, k] = values[places[at + i * q + k]]
+            C[k, i] = values[places[at + n * q + q * q + k * n + i]]
+    for i in range(q):
+        for k in range(q):
+            R[i, k] = values[places[at + n * q + i * q + k]]
+
+
+def covariances(codes, left, right, memory, points, places, n, q, conditional, V, residual):
+    """V (K, n, n) of the steady states at many points (K, inputs) of a program, and residual (K,), inf where there is none.
+
+    The unconditional states, or the `conditional` ones.
+    """
+    A, Q, N, R, C = np.empty((n, n)), np.empty((n, n)), np.empty((n, q)), np.empty((q, q)), np.empty((q, n))
     for k in range(len(points)):
-        at = 0
+        for i in range(points.shape[1]):
+            memory[i] = points[k, i]
+        forward(codes, left, right, memory)
+        matrices(memory, places, A, Q, N, R, C)
+        residual[k] = np.inf
+        if not conditional:
+            if lyapunov_doubling(A, Q, V[k]):
+                residual[k] = 0.0
+        elif whitened(N, R, C):
+            residual[k] = riccati_whitened(A, Q, N, C, V[k])
+
+
+def gradients(codes, left, right, memory, points, places, n, q, conditional, V, slopes, out):
+    """Add to `out` (K, inputs) the gradients of results with d result/dV = `slopes` (K, n, n) at states V (K, n, n).
+
+    NaN where the adjoint has no solution.
+    """
+    A, Q, N, R, C = np.empty((n, n)), np.empty((n, n)), np.empty((n, q)), np.empty((q, q)), np.empty((q, n))
+    F, L, W, U, K = np.empty((n, n)), np.empty((n, n)), np.empty((n, n)), np.empty((n, q)), np.empty((n, q))
+    bar = np.empty(len(memory))
+    at = 2 * n * n
+    for p in range(len(points)):
+        for i in range(points.shape[1]):
+            memory[i] = points[p, i]
+        forward(codes, left, right, memory)
+        matrices(memory, places, A, Q, N, R, C)
+        if conditional:  # K = (V C^T + N) R^-1, F = (A - K C)^T
+            if not gain(V[p], N, R, C, K):
+                out[p, :] = np.nan
+                continue
+            matrices(memory, places, F, Q, N, R, C)
+            for i in range(n):
+                for j in range(n):
+                    for k in range(q):
+                        A[i, j] -= K[i, k] * C[k, j]
         for i in range(n):
             for j in range(n):
-                A[i, j] = points[k, slots[at]]
-                Q[i, j] = points[k, slots[n * n + at]]
-                at += 1
+                F[i, j] = A[j, i]
+        if not lyapunov_doubling(F, slopes[p], L):
+            out[p, :] = np.nan
+            continue
+        multiply(L, V[p], W)
+        bar[:] = 0.0
         for i in range(n):
-            N[i] = points[k, slots[2 * n * n + i]]
-            C[i] = points[k, slots[2 * n * n + n + 1 + i]]
-        residual[k] = riccati_doubling(A, Q, N, points[k, slots[2 * n * n + n]], C, V[k])
+            for j in range(n):
+                bar[places[i * n + j]] += 2.0 * W[i, j]
+                bar[places[n * n + i * n + j]] += L[i, j]
+        if conditional:  # -2 L K of N, -2 (V L K)^T of C, K^T L K of R
+            for i in range(n):
+                for k in range(q):
+                    U[i, k] = 0.0
+                    total = 0.0
+                    for j in range(n):
+                        U[i, k] += L[i, j] * K[j, k]
+                        total += W[j, i] * K[j, k]
+                    bar[places[at + i * q + k]] -= 2.0 * U[i, k]
+                    bar[places[at + n * q + q * q + k * n + i]] -= 2.0 * total
+            for i in range(q):
+                for k in range(q):
+                    for j in range(n):
+                        bar[places[at + n * q + i * q + k]] += K[j, i] * U[j, k]
+        reverse(codes, left, right, memory, bar)
+        for i in range(points.shape[1]):
+            out[p, i] += bar[i]
+
+
+def gain(V, N, R, C, K):
+    """K = (V C^T + N) R^-1 (n, q); N, R, C are whitened in their place. False where R is singular."""
+    n = len(V)
+    if not whitened(N, R, C):
+        return False
+    q = len(R)
+    for i in range(n):
+        for k in range(q):
+            K[i, k] = N[i, k]
+            for j in range(n):
+                K[i, k] += V[i, j] * C[k, j]
+        for k in range(q - 1, -1, -1):
+            for j in range(k + 1, q):
+                K[i, k] -= K[i, j] * R[j, k]
+            K[i, k] /= R[k, k]
+    return True

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from backaction.design.sensing import Lorentzian, sensitivity, waveform_variance
-from backaction.experiment.results import covariances, evaluate
+from backaction.experiment.results import evaluate
 from backaction.papers.frame import Claim
 from backaction.papers.huang2018.context import FORCE, XI_C, Huang
 from backaction.papers.huang2018.models import (
@@ -22,6 +22,7 @@ from backaction.papers.huang2018.models import (
     paper_scaling,
     riccati_S19,
 )
+from backaction.systems.view import covariances
 
 
 def _random(n: int = 200) -> dict[str, Any]:
