@@ -9,8 +9,9 @@ from numpy.testing import assert_allclose
 from backaction import Experiment, Prior
 from backaction.errors import InputError
 from backaction.inference.campaign import Campaign, shipped_campaigns
-from backaction.inference.data import resolution, simulated
+from backaction.inference.data import simulated
 from backaction.inference.target import Target
+from backaction.records.taken import resolution
 from support.campaigns import EXPERIMENT, PLAN, write
 
 

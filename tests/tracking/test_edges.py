@@ -411,7 +411,7 @@ def test_what_is_pushed_and_restored_is_checked(two, record):
     for arguments, word in (
         ((two, "r.h5", CALIBRATION), "record must be Record .* not 'r.h5'"),
         (("thomas2021", record, CALIBRATION), "experiment must be Experiment .* not 'thomas2021'"),
-        ((two, record, 2e-10), "calibration must be Calibration .* not float"),
+        ((two, record, 2e-10), "calibration must be ShotNoise .* not float"),
     ):
         with pytest.raises(InputError, match=word):
             track(*arguments)

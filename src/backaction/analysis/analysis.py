@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,19 +10,20 @@ from typing import Any
 import numpy as np
 
 from backaction import inference, tracking
-from backaction.analysis.verdict import _dark_conflict, _fit_test, _floor_warning, _prior_test, _quantum, _verdict
+from backaction.analysis.verdict import fit_check, floor_warnings, prior_checks, quantum_states, verdict_of
 from backaction.errors import InputError, ModelError
 from backaction.experiment.experiment import Experiment
 from backaction.files import provenance, to_json
-from backaction.inference.calibration_file import read_calibrations
+from backaction.inference.calibration_file import Correlated, read_calibrations
 from backaction.inference.fit import SpectrumFit
 from backaction.inference.posterior import Posterior
 from backaction.numerics.matrices import Array
 from backaction.records import statistics
 from backaction.records.record import Record
-from backaction.records.shot_level import ShotNoise, shot_noise
-from backaction.records.spectrum import Spectrum, averaged_spectrum
+from backaction.records.shot_level import ShotNoise
+from backaction.records.spectrum import Spectrum
 from backaction.records.statistics import Check, ResidualLine
+from backaction.records.taken import USABLE, Taken, band_of, taken
 from backaction.states import entanglement
 from backaction.systems import steady
 from backaction.systems.poles import mode_frequencies
@@ -30,8 +31,12 @@ from backaction.tracking import agreement
 from backaction.tracking.innovations import innovation_checks, innovation_spectrum, settled
 from backaction.tracking.inputs import mean_level
 from backaction.tracking.tracks import Track
+from backaction.workers import Progress, quiet
 
-Progress = Callable[[str, float | None], None]
+FAR_SD = 2.5
+"""Pulls beyond so many prior sd are named."""
+MEMORIES = 100
+"""Prediction and retrodiction are compared where the record holds so many memory times of the filter."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,67 +73,43 @@ class Analysis:
 
     def document(self) -> dict[str, Any]:
         """The analysis as plain data: schema `backaction/analyze/1`."""
-        fit = self.fit
+        record, noise, track = self.record, self.calibration, self.track
         return {
             "schema": "backaction/analyze/1",
             "provenance": provenance(seed=0, calibrations=list(self.calibrations)),
             "experiment": self.experiment.to_dict(),
             "record": {
-                "name": self.record.name,
-                "samples": self.record.size,
-                "sample_rate_hz": self.record.sample_rate_hz,
-                "sampling": self.record.sampling,
-                "unit": self.record.unit,
-                "metadata": {k: str(v) for k, v in self.record.metadata.items()},
+                "name": record.name,
+                "samples": record.size,
+                "sample_rate_hz": record.sample_rate_hz,
+                "sampling": record.sampling,
+                "unit": record.unit,
+                "metadata": {k: str(v) for k, v in record.metadata.items()},
             },
             "calibration": {
-                "shot_noise_density": self.calibration.density if self.calibration.floor_known else None,
-                "unit": f"{self.calibration.unit}^2/Hz",
-                "relative_sd": self.calibration.relative_sd,
-                "dark_sn": self.calibration.dark_sn,
-                "flat_p": self.calibration.flat_p,
+                "shot_noise_density": noise.density if noise.floor_known else None,
+                "unit": f"{noise.unit}^2/Hz",
+                "relative_sd": noise.relative_sd,
+                "dark_sn": noise.dark_sn,
+                "flat_p": noise.flat_p,
             },
             "band_hz": list(self.band_hz),
-            "fit": {
-                "status": fit.status,
-                "parameters": {
-                    n: {
-                        "mean": v,
-                        "sd": s,
-                        "prior_mean": getattr(fit.priors.get(n), "mean", None),
-                        "prior_sd": getattr(fit.priors.get(n), "sd", None),
-                        "pull": fit.pull(n),
-                    }
-                    for n, v, s in zip(fit.names, fit.values, fit.sd, strict=True)
-                },
-                "correlation": fit.correlation,
-                "at_bound": list(fit.at_bound),
-                "condition": fit.condition,
-                "goodness_of_fit_p": fit.p,
-                "band_power_ratio": fit.band_ratio,
-                "mean_ratio": fit.mean_ratio,
-                "mean_ratio_sd": fit.mean_ratio_sd,
-            },
+            "fit": self.fit.document(),
             "posterior": None if self.posterior is None else self.posterior.document(),
             "state": self.quantum,
             "track": {
-                "modes": list(self.track.modes),
-                "frame": self.track.frame,
-                "rotation_hz": list(self.track.rotation_hz),
-                "time_start_s": self.track.time_start_s,
-                "time_step_s": self.track.time_step_s,
-                "innovation_variance_sn": self.track.innovation_variance_sn,
-                "filter_memory_s": self.track.memory_s,
+                "modes": list(track.modes),
+                "frame": track.frame,
+                "rotation_hz": list(track.rotation_hz),
+                "time_start_s": track.time_start_s,
+                "time_step_s": track.time_step_s,
+                "innovation_variance_sn": track.innovation_variance_sn,
+                "filter_memory_s": track.memory_s,
                 "in_band": self.in_band,
             },
-            "checks": [
-                {"name": t.name, "passed": t.passed, "value": t.value, "p": t.p, "sentence": t.sentence}
-                for t in self.tests
-            ],
+            "checks": [t.document() for t in self.tests],
             "passed": self.passed,
-            "residual_lines": [
-                {"frequency_hz": x.frequency_hz, "width_hz": x.width_hz, "excess": x.excess} for x in self.lines
-            ],
+            "residual_lines": [x.document() for x in self.lines],
             "entangled": self.entangled,
             "verdict": self.verdict,
             "warnings": list(self.warnings),
@@ -159,10 +140,50 @@ def analyze(
     ModelError
         If the model is unstable or the fit does not converge.
     """
-    say: Progress = progress or (lambda text, part: None)
-    known, correlated = read_calibrations(calibrations, experiment)
-    if known:
-        experiment = replace(experiment, priors={**experiment.priors, **known})
+    say: Progress = progress or quiet
+    experiment, correlated = _calibrated(experiment, calibrations)
+    _analysable(experiment, record)
+    say("calibrating and averaging the spectrum", None)
+    found = taken(experiment, record, shot, dark, resolution_hz)
+    warnings = list(found.warnings)
+    try:
+        fit = inference.fit_spectrum(experiment, found.spectrum, found.noise, record.digitiser, say, correlated)
+    except ModelError as error:  # what is known of the record may be why
+        raise ModelError("; ".join([str(error), *warnings])) from None
+    warnings += _fit_warnings(fit)
+    noise = found.noise
+    in_unit = noise if noise.floor_known else replace(noise, density=fit.scale * noise.density)
+    facts = {"experiment": to_json(fit.experiment.resolved().to_dict(), None), "record": record.name}
+    followed = tracking.track(fit.experiment, record, in_unit, "rotating", progress=say, facts=facts)
+    say("testing the innovations", None)
+    tests, lines, innovations = _tests(found, fit, followed, in_unit, warnings)
+    posterior, quantum, entangled = None, None, None
+    verdict = "no quantum statement: the record has no shot-noise reference, so its scale is a fitted floor"
+    if noise.floor_known:
+        method = "importance" if quick else "nuts"
+        posterior = inference.infer(fit.prepared.fine.campaign, method, progress=progress, ready=fit.prepared)
+        tests += [t for t in posterior.tests if t.name in ("sampler", "data against priors")]
+        warnings += posterior.warnings
+        quantum = quantum_states(experiment, fit, posterior, noise, record, followed)
+        verdict, entangled = verdict_of(quantum, all(t.passed for t in tests), tests, record)
+    return Analysis(
+        experiment, record, found.band_hz, noise, found.spectrum, fit, posterior, followed, tuple(tests), tuple(lines),
+        innovations, quantum, _in_band(found, fit.experiment, followed), tuple(dict.fromkeys(warnings)), verdict, entangled,
+        tuple(str(c) for c in calibrations),
+    )  # fmt: skip
+
+
+# -- the pieces -------------------------------------------------------------------------------------------------------
+
+
+def _calibrated(experiment: Experiment, files: Sequence[Path]) -> tuple[Experiment, Correlated]:
+    """The experiment with the priors of calibration files in the place of its own, and their correlations."""
+    known, correlated = read_calibrations(files, experiment)
+    return (replace(experiment, priors={**experiment.priors, **known}) if known else experiment), correlated
+
+
+def _analysable(experiment: Experiment, record: Record) -> None:
+    """Refuse records that are not one continuous real current, and models without one or without a steady state."""
     if record.shots > 1:
         raise InputError(f"{record.name}: {record.shots} shots; analyze takes one continuous record")
     if record.is_complex:
@@ -171,113 +192,45 @@ def analyze(
     if len(system.currents) != 1:
         raise InputError(f"{experiment.name}: analyze needs exactly one detected current, has {list(system.currents)}")
     steady.unconditional(system)
-    band = _band(experiment, record)
+    band_of(experiment, record)
     mean_level(record)
-    _alive(record)
-    width = resolution_hz or _resolution(experiment, record, band)
-    if width > (band[1] - band[0]) / 16:
-        raise InputError(
-            f"{record.name}: too short for a resolution within the band {band[0]:g}..{band[1]:g} Hz: "
-            f"{record.duration_s:g} s, needs {160 / (band[1] - band[0]):.3g} s"
-        )
-    warnings: list[str] = []
-    say("calibrating", None)
-    electronic = experiment.electronic_noise_sn
-    calibration = shot_noise(record, shot, dark, electronic, band)
-    warnings += calibration.warnings
-    warnings += _dark_conflict(calibration, electronic, experiment)
-    say("averaging the spectrum", None)
-    measured = averaged_spectrum(record, width).band(*band)
-    try:
-        fit = inference.fit_spectrum(
-            experiment, measured, calibration, record.digitiser, lambda text: say(text, None), correlated
-        )
-    except ModelError as error:  # what is known of the record may be why
-        raise ModelError("; ".join([str(error), *warnings])) from None
-    warnings += [f"{n} is at a bound of its prior" for n in fit.at_bound]
-    far = sorted((n for n in fit.names if abs(fit.pull(n)) > 2.5), key=lambda n: -abs(fit.pull(n)))
+
+
+def _fit_warnings(fit: SpectrumFit) -> list[str]:
+    out = [f"{n} is at a bound of its prior" for n in fit.at_bound]
+    far = sorted((n for n in fit.names if abs(fit.pull(n)) > FAR_SD), key=lambda n: -abs(fit.pull(n)))
     if far:
         named = ", ".join(f"{n} {fit.pull(n):+.1f}" for n in far[:3])
-        warnings.append(f"{len(far)} fitted values are more than 2.5 prior sd from their prior mean: {named}")
-    in_unit = calibration if calibration.floor_known else replace(calibration, density=fit.scale * calibration.density)
-    followed = tracking.track(fit.experiment, record, in_unit, "rotating", progress=lambda part: say("filtering", part))
-    facts = {"experiment": to_json(fit.experiment.resolved().to_dict(), None), "record": record.name}
-    followed = replace(followed, provenance=followed.provenance | facts)
-    say("testing the innovations", None)
-    tests = [_fit_test(fit), *_prior_test(fit), *innovation_checks(followed, in_unit, band)]
-    shortest = 20 * record.sample_rate_hz / settled(followed).size
-    if not calibration.floor_known:
-        # the floor is fitted within the band: beyond it the model claims nothing, and a misfit is a warning
+        out.append(f"{len(far)} fitted values are more than {FAR_SD} prior sd from their prior mean: {named}")
+    return out
+
+
+def _tests(
+    found: Taken, fit: SpectrumFit, followed: Track, noise: ShotNoise, warnings: list[str]
+) -> tuple[list[Check], list[ResidualLine], Spectrum]:
+    """Checks of the model against the record, residual lines, and the innovations' spectrum within the band.
+
+    Without a shot record the floor is fitted within the band: beyond it the model claims nothing, and a misfit is a warning.
+    """
+    record, band = found.record, found.band_hz
+    tests = [fit_check(fit), *prior_checks(fit), *innovation_checks(followed, noise, band)]
+    if not noise.floor_known:
         beyond = [t for t in tests if t.name in ("innovation variance", "innovation whiteness")]
         warnings += [f"beyond the band: {t.sentence}" for t in beyond if not t.passed]
         tests = [t for t in tests if t not in beyond]
-    if calibration.floor_known and record.duration_s > 100 * followed.memory_s:
-        agreed = agreement.agreement(fit.experiment, record, in_unit)
+        warnings += floor_warnings(found, fit)
+    elif record.duration_s > MEMORIES * followed.memory_s:
+        agreed = agreement.agreement(fit.experiment, record, noise)
         tests += [] if agreed is None else [agreed]
-    innovations = innovation_spectrum(followed, max(measured.resolution_hz, shortest)).band(*band)
-    lines = _lines(measured, fit, innovations)
-    if lines:
-        named = ", ".join(f"{x.frequency_hz / 1e3:.6g} kHz ({x.excess:.3g} x)" for x in lines)
-        tests.append(
-            Check("residual lines", False, float(len(lines)), None, f"noise that the model does not have at {named}")
-        )
-    else:
-        tests.append(Check("residual lines", True, 0.0, None, "no residual line stands out within the band"))
-    in_band = _in_band(fit.experiment, record, followed)
-    if not calibration.floor_known:
-        warnings += _floor_warning(record, fit, band)
-    posterior = None
-    if calibration.floor_known:
-        posterior = inference.infer(
-            fit.prepared.fine.campaign, "importance" if quick else "nuts", progress=progress, ready=fit.prepared
-        )
-        tests += [t for t in posterior.tests if t.name in ("sampler", "data against priors")]
-        warnings += posterior.warnings
-    quantum, verdict, entangled = None, "", None
-    passed = all(t.passed for t in tests)
-    if not calibration.floor_known:
-        verdict = "no quantum statement: the record has no shot-noise reference, so its scale is a fitted floor"
-    else:
-        assert posterior is not None
-        quantum = _quantum(experiment, fit, posterior, calibration, record, followed)
-        verdict, entangled = _verdict(quantum, passed, tests, record)
-    return Analysis(
-        experiment, record, band, calibration, measured, fit, posterior, followed, tuple(tests), tuple(lines),
-        innovations, quantum, in_band, tuple(dict.fromkeys(warnings)), verdict, entangled,
-        tuple(str(c) for c in calibrations),
-    )  # fmt: skip
-
-
-# -- the pieces -------------------------------------------------------------------------------------------------------
-
-
-def _band(experiment: Experiment, record: Record) -> tuple[float, float]:
-    if experiment.band_hz is not None:
-        band = experiment.band_hz
-    else:
-        f = np.abs(mode_frequencies(experiment.system, experiment.reported_modes()))
-        band = (float(0.9 * np.min(f)), float(1.1 * np.max(f)))
-    if band[1] > 0.48 * record.sample_rate_hz:
-        raise InputError(
-            f"{record.name}: sample rate {record.sample_rate_hz:g} Hz is too low for the band "
-            f"{band[0]:g}..{band[1]:g} Hz of '{experiment.name}' (needs more than {band[1] / 0.48:.6g} Hz)"
-        )
-    return band
-
-
-def _alive(record: Record) -> None:
-    first = record.values(0, 1)[0]
-    if np.isfinite(first) and all(np.all(values == first) for _, values in record.chunks()):
-        raise InputError(f"{record.name}: every sample is {first:g} {record.unit}: nothing was recorded")
-
-
-def _resolution(experiment: Experiment, record: Record, band: tuple[float, float]) -> float:
-    """An eighth of the narrowest line in the band, at least 10 raw bins wide, at most 4000 bins."""
-    poles = np.linalg.eigvals(experiment.system.A) / (2 * np.pi)
-    near = (np.abs(poles.imag) > band[0]) & (np.abs(poles.imag) < band[1])
-    widths = 2 * np.abs(poles.real[near])
-    line = float(np.min(widths)) if widths.size else (band[1] - band[0]) / 50
-    return float(max(min(line / 8, (band[1] - band[0]) / 200), 10 / record.duration_s, (band[1] - band[0]) / 4000))
+    shortest = 20 * record.sample_rate_hz / settled(followed).size
+    innovations = innovation_spectrum(followed, max(found.whole.resolution_hz, shortest)).band(*band)
+    lines = _lines(found.spectrum, fit, innovations)
+    named = ", ".join(f"{x.frequency_hz / 1e3:.6g} kHz ({x.excess:.3g} x)" for x in lines)
+    sentence = (
+        f"noise that the model does not have at {named}" if lines else "no residual line stands out within the band"
+    )
+    tests.append(Check("residual lines", not lines, float(len(lines)), None, sentence))
+    return tests, lines, innovations
 
 
 def _lines(measured: Spectrum, fit: SpectrumFit, innovations: Spectrum) -> list[ResidualLine]:
@@ -289,17 +242,16 @@ def _lines(measured: Spectrum, fit: SpectrumFit, innovations: Spectrum) -> list[
     return sorted(found, key=lambda x: -x.excess)
 
 
-def _in_band(experiment: Experiment, record: Record, followed: Track) -> dict[str, float]:
+def _in_band(found: Taken, experiment: Experiment, followed: Track) -> dict[str, float]:
     """Density within +-7.5 % of the modes over that of the neighbouring floor, in the record and in the innovations."""
     f = np.abs(mode_frequencies(experiment.system, experiment.reported_modes()))
     low, high = 0.925 * float(np.min(f)), 1.075 * float(np.max(f))
     width = 0.5 * (high - low)
-    resolution = max((high - low) / 60, 10 / record.duration_s)
+    resolution = max((high - low) / 60, 10 / found.record.duration_s)
     out = {"low_hz": low, "high_hz": high}
-    if high + width >= 0.48 * record.sample_rate_hz:
+    if high + width >= USABLE * found.record.sample_rate_hz:
         return out
-    e = innovation_spectrum(followed, resolution)
-    for key, s in (("before", averaged_spectrum(record, resolution)), ("after", e)):
+    for key, s in (("before", found.coarser(resolution)), ("after", innovation_spectrum(followed, resolution))):
         inside = float(np.mean(s.band(low, high).density))
         sides = [s.band(max(low - width, 2 * resolution), low).density, s.band(high, high + width).density]
         out[key] = inside / float(np.mean(np.concatenate(sides)))

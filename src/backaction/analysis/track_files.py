@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,19 +25,21 @@ from backaction.numerics.matrices import Array
 from backaction.records import statistics
 from backaction.records.formats import read_record
 from backaction.records.record import Record
-from backaction.records.shot_level import shot_noise
+from backaction.records.shot_level import ShotNoise, shot_noise
 from backaction.records.spectrum import Spectrum
 from backaction.records.statistics import Check, ResidualLine
-from backaction.systems.poles import mode_frequencies
+from backaction.records.taken import band_of
 from backaction.systems.steady import unconditional
 from backaction.tracking import agreement, drift
 from backaction.tracking.innovations import Monitor, innovation_checks
 from backaction.tracking.inputs import Demodulation
 from backaction.tracking.track_file import read_track
-from backaction.workers import connect_scheduler
+from backaction.workers import Progress, as_they_come, executor, quiet
 
 _HEAD = 1 << 24
-Say = Callable[[str, float | None], None]
+"""Samples from which the shot-noise level of a long record is taken."""
+CLIPPED = 0.05
+"""Share of clipped samples beyond which a record is refused."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,19 @@ class Job:
     segments: int = 20
     veto: tuple[tuple[float, float], ...] = ()
 
+    @property
+    def baseband(self) -> Demodulation | None:
+        """The complex baseband that is tracked instead, if any."""
+        return None if self.demodulate is None else Demodulation(*self.demodulate)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What `tracking.track` is told."""
+        return {
+            "estimate": self.estimate, "modes": self.modes, "start": self.start, "ahead_s": self.ahead_s,
+            "demodulate": self.baseband, "single": self.single, "square_root": self.square_root,
+        }  # fmt: skip
+
     def key(self, record: str) -> str:
         """Identifies the result: all options, this version, and the files' sizes and times."""
         files = [p for given in (record, self.shot, self.dark) if given is not None for p in given.split(",")]
@@ -97,122 +110,165 @@ class Outcome:
         return self.status != "failed" and all(t.passed for t in self.tests)
 
 
-def track_file(job: Job, record: str, output: str, say: Say | None = None) -> Outcome:
-    """Track one record file.
+def track_file(job: Job, record: str, output: str, progress: Progress | None = None) -> Outcome:
+    """Track one record file: take it in, follow what drifts, filter, test, and keep the tests in the file.
 
     Raises
     ------
     BackactionError
         As `tracking.track`, `records.shot_noise` and the readers do.
     """
-    tell: Say = say or (lambda text, part: None)
+    say: Progress = progress or quiet
     key = job.key(record)
     there = _made_by(output, key)
     if there is not None:
         tests_then = tuple(Check(*t) for t in there["tests"])
         said = f"{output} is there already, made by the same call"
         return Outcome(record, output, "kept", said, tests_then, tuple(there["notes"]))
+    say("calibrating", None)
+    sources = _sources(job, record)
+    tests: list[Check] = []
+    notes = [w for c in sources.noises for w in c.warnings]
+    schedule: drift.Schedule = []
+    if job.follow:
+        say(f"following {', '.join(job.follow)}", None)
+        schedule = _followed(job, sources, tests, notes)
+    options = job.options | {"schedule": schedule}
+    watched = _watched(job, sources, options)
+    with tracking.tracked(
+        job.experiment, sources.records, sources.noises, job.frame, job.every, say,  # type: ignore[arg-type]
+        output=output, facts=_facts(job, sources, key, schedule), innovations=job.innovations, monitor=watched, **options,
+    ) as run:  # fmt: skip
+        found = run.track
+        _tested(job, sources, watched, tests, notes)
+        notes += _doubts(job.experiment, found)
+        _compared(job, sources, found, options, say, tests, notes)
+        if found.missing or found.clipped:
+            size = sources.records[0].shots * tracking.length(sources.records, sources.inputs) * sources.inputs.factor
+            notes.append(
+                f"{found.missing} samples missing ({100 * found.missing / size:.2g} %), {found.clipped} clipped "
+                f"({100 * found.clipped / size:.2g} %): predicted through"
+            )
+        kept = {"tests": [[t.name, t.passed, t.value, t.p, t.sentence] for t in tests], "notes": notes}
+        run.finish({"checks": to_json(kept, None)})
+    sentence = (
+        f"wrote {output}: {found.mean.shape[-2]} means of {', '.join(found.modes)} every {found.time_step_s:.4g} s"
+    )
+    return Outcome(record, output, "done", sentence, tuple(tests), tuple(notes))
+
+
+@dataclass(frozen=True, eq=False)
+class _Sources:
+    """The currents of one record with their shot-noise units, and how samples become currents."""
+
+    records: list[Record]
+    noises: list[ShotNoise]
+    band_hz: tuple[float, float]
+    inputs: tracking.Currents
+
+
+def _sources(job: Job, record: str) -> _Sources:
     experiment = job.experiment
     several = _read(experiment, record, job.given)
     shots, darks = (
         [None] * len(several) if p is None else _read(experiment, p, job.given) for p in (job.shot, job.dark)
     )
     several = [_vetoed(r, job.veto) for r in several]
-    data = several[0]
     for r in several:
         part = r.clipped_fraction()
-        if part > 0.05:
+        if part > CLIPPED:
             raise InputError(f"{r.name}: {100 * part:.3g} % of its samples are clipped: take it again with less gain")
-    tell("calibrating", None)
-    band = experiment.band_hz or _band(experiment, data)
-    electronic = experiment.electronic_noise_sn
-    calibrations = [
-        shot_noise(r if r.size <= _HEAD else r.part(0, _HEAD), shot, dark, electronic, band)
+    band = band_of(experiment, several[0], cut=True)
+    noises = [
+        shot_noise(r if r.size <= _HEAD else r.part(0, _HEAD), shot, dark, experiment.electronic_noise_sn, band)
         for r, shot, dark in zip(several, shots, darks, strict=True)
     ]
-    calibration = calibrations[0]
-    notes = [w for c in calibrations for w in c.warnings]
-    tests: list[Check] = []
-    schedule: drift.Schedule = []
-    if job.follow and len(several) > 1:
-        raise InputError(f"{experiment.name}: following parameters takes one current, here are {len(several)}")
-    if job.follow:
-        tell(f"following {', '.join(job.follow)}", None)
-        followed = drift.follow(replace(experiment, band_hz=band), data, calibration, job.follow, job.segments)
-        schedule = followed.schedule
-        notes += [f"constant parameters: {t.sentence}" for t in followed.before if t.name.startswith("drift")]
-        tests += [t for t in followed.after if t.name.startswith("drift")]
-        for j, name in enumerate(followed.names):
-            low, high = np.min(followed.values[:, j]), np.max(followed.values[:, j])
-            notes.append(
-                f"{name} between {low:.6g} and {high:.6g} in {job.segments} segments (+- {np.mean(followed.sd[:, j]):.2g}; "
-                f"wanders by {followed.wander[j]:.2g} over {followed.time_s:.2g} s)"
-            )
-    options: dict[str, Any] = {
-        "frame": job.frame, "estimate": job.estimate, "modes": job.modes, "start": job.start, "schedule": schedule,
-        "ahead_s": job.ahead_s, "demodulate": None if job.demodulate is None else Demodulation(*job.demodulate),
-        "single": job.single, "square_root": job.square_root,
-    }  # fmt: skip
-    watched = _Watch(band)
-    inputs = tracking.currents(several, [c.density for c in calibrations], options["demodulate"])
-    if job.estimate != "retrodicted":
-        made = tracking.setup(experiment, inputs, start=job.start, schedule=schedule)  # type: ignore[arg-type]
-        watched.prepare(made, data.shots * tracking.length(several, inputs))
-    facts = {
-        "experiment": to_json(experiment.resolved().to_dict(), None), "record": data.name, "job": key,
-        "shot_noise_density": calibration.density,
-    }  # fmt: skip
-    if schedule:
-        facts["schedule"] = to_json(
-            [[t, {n: float(np.real(e.value(n))) for n in job.follow}] for t, e in schedule], None
+    return _Sources(several, noises, band, tracking.currents(several, [c.density for c in noises], job.baseband))
+
+
+def _followed(job: Job, sources: _Sources, tests: list[Check], notes: list[str]) -> drift.Schedule:
+    """The schedule of the parameters that drift; what constant ones would have cost goes to the notes."""
+    if len(sources.records) > 1:
+        raise InputError(
+            f"{job.experiment.name}: following parameters takes one current, here are {len(sources.records)}"
         )
+    experiment = replace(job.experiment, band_hz=sources.band_hz)
+    followed = drift.follow(experiment, sources.records[0], sources.noises[0], job.follow, job.segments)
+    notes += [f"constant parameters: {t.sentence}" for t in followed.before if t.name.startswith("drift")]
+    tests += [t for t in followed.after if t.name.startswith("drift")]
+    for j, name in enumerate(followed.names):
+        low, high = np.min(followed.values[:, j]), np.max(followed.values[:, j])
+        notes.append(
+            f"{name} between {low:.6g} and {high:.6g} in {job.segments} segments (+- {np.mean(followed.sd[:, j]):.2g}; "
+            f"wanders by {followed.wander[j]:.2g} over {followed.time_s:.2g} s)"
+        )
+    return followed.schedule
 
-    def closing(found: tracking.Track) -> dict[str, Any]:
-        """Checks before the file has its name: they are kept in it."""
-        if watched.monitor is not None:
-            tests.extend(innovation_checks(watched.monitor, calibration, watched.band))
-            if not inputs.complex:
-                notes.extend(_lines(watched, experiment))
-        else:
-            notes.append("the innovations were not tested: a retrodiction, too short a record, or no steady filter")
-        notes.extend(_doubts(experiment, found))
-        if job.check and job.estimate != "filtered":
-            notes.append(f"--check compares filtered estimates; this track is {job.estimate}")
-        if job.estimate == "filtered" and found.modes == experiment.reported_modes() and not job.ahead_s:
-            lost = technical_noise.costs(experiment)
-            if lost:
-                parts = ", ".join(map(str, lost[:6]))
-                notes.append(f"technical noise costs {lost[0].loss:.4f} of {lost[0].variance:.4f}: {parts}")
-        if job.check and job.estimate == "filtered":
-            tell("retrodicting", None)
-            agreed = None
-            if len(several) == 1:
-                agreed = agreement.agreement(
-                    experiment, data, calibration, demodulate=options["demodulate"], schedule=schedule
-                )
-            tests.extend([] if agreed is None else [agreed])
-            if agreed is None:
-                notes.append(
-                    "prediction and retrodiction cannot be compared: several shots or currents, too short a record, or a "
-                    "state of which later samples do not tell"
-                )
-        if found.missing or found.clipped:
-            size = data.shots * tracking.length(several, inputs) * inputs.factor
-            notes.append(
-                f"{found.missing} samples missing ({100 * found.missing / size:.2g} %), {found.clipped} clipped "
-                f"({100 * found.clipped / size:.2g} %): predicted through"
-            )
-        kept = {"tests": [[t.name, t.passed, t.value, t.p, t.sentence] for t in tests], "notes": notes}
-        return facts | {"checks": to_json(kept, None)}
 
-    found = tracking.track(
-        experiment, several, calibrations, every=job.every, progress=lambda part: tell("filtering", part), output=output,
-        innovations=job.innovations, monitor=watched, facts=closing, **options,
-    )  # fmt: skip
-    sentence = (
-        f"wrote {output}: {found.mean.shape[-2]} means of {', '.join(found.modes)} every {found.time_step_s:.4g} s"
-    )
-    return Outcome(record, output, "done", sentence, tuple(tests), tuple(notes))
+def _facts(job: Job, sources: _Sources, key: str, schedule: drift.Schedule) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "experiment": to_json(job.experiment.resolved().to_dict(), None),
+        "record": sources.records[0].name,
+        "job": key,
+        "shot_noise_density": sources.noises[0].density,
+    }
+    if schedule:
+        followed = [[t, {n: float(np.real(e.value(n))) for n in job.follow}] for t, e in schedule]
+        facts["schedule"] = to_json(followed, None)
+    return facts
+
+
+def _watched(job: Job, sources: _Sources, options: Mapping[str, Any]) -> _Watch:
+    watched = _Watch(sources.band_hz)
+    if job.estimate != "retrodicted":
+        made = tracking.setup(job.experiment, sources.inputs, start=job.start, schedule=options["schedule"])  # type: ignore[arg-type]
+        watched.prepare(made, sources.records[0].shots * tracking.length(sources.records, sources.inputs))
+    return watched
+
+
+def _tested(job: Job, sources: _Sources, watched: _Watch, tests: list[Check], notes: list[str]) -> None:
+    """The innovations' tests."""
+    if watched.monitor is None:
+        notes.append("the innovations were not tested: a retrodiction, too short a record, or no steady filter")
+        return
+    tests += innovation_checks(watched.monitor, sources.noises[0], watched.band)
+    if not sources.inputs.complex:
+        notes += _lines(watched, job.experiment)
+
+
+def _compared(
+    job: Job,
+    sources: _Sources,
+    found: tracking.Track,
+    options: Mapping[str, Any],
+    say: Progress,
+    tests: list[Check],
+    notes: list[str],
+) -> None:
+    """What technical noise costs; with `check` prediction against retrodiction."""
+    if job.check and job.estimate != "filtered":
+        notes.append(f"--check compares filtered estimates; this track is {job.estimate}")
+    if job.estimate != "filtered":
+        return
+    if found.modes == job.experiment.reported_modes() and not job.ahead_s:
+        lost = technical_noise.costs(job.experiment)
+        if lost:
+            parts = ", ".join(map(str, lost[:6]))
+            notes.append(f"technical noise costs {lost[0].loss:.4f} of {lost[0].variance:.4f}: {parts}")
+    if not job.check:
+        return
+    say("retrodicting", None)
+    agreed = None
+    if len(sources.records) == 1:
+        agreed = agreement.agreement(
+            job.experiment, sources.records[0], sources.noises[0], demodulate=job.baseband, schedule=options["schedule"]
+        )
+    tests += [] if agreed is None else [agreed]
+    if agreed is None:
+        notes.append(
+            "prediction and retrodiction cannot be compared: several shots or currents, too short a record, or a "
+            "state of which later samples do not tell"
+        )
 
 
 def _doubts(experiment: Experiment, found: tracking.Track) -> list[str]:
@@ -247,38 +303,19 @@ def run_jobs(
     outputs: Sequence[str],
     scheduler: str | None = None,
     workers: int | None = None,
-    progress: Callable[[Outcome, int], None] | None = None,
+    arrived: Callable[[Outcome, int], None] | None = None,
 ) -> list[Outcome]:
     """Track many record files independently, in threads here or on a Dask scheduler; failures become outcomes.
 
-    `progress` is called with each outcome as it comes and how many are there.
+    `arrived` is called with each outcome as it comes and how many are there.
     """
     done: dict[int, Outcome] = {}
-
-    def arrived(i: int, outcome: Outcome) -> None:
-        done[i] = outcome
-        if progress:
-            progress(outcome, len(done))
-
-    if scheduler is not None:
-        client = connect_scheduler(scheduler)
-        from distributed import as_completed as finished
-
-        with client:
-            futures = client.map(_isolated, [job] * len(records), list(records), list(outputs), pure=False)
-            number_of = {f.key: i for i, f in enumerate(futures)}
-            for future, outcome in finished(futures, with_results=True):
-                arrived(number_of[future.key], outcome)
-    else:
-        pool = ThreadPoolExecutor(max(1, workers or os.cpu_count() or 1))
-        try:
-            waiting = {
-                pool.submit(_isolated, job, r, o): i for i, (r, o) in enumerate(zip(records, outputs, strict=True))
-            }
-            for future in as_completed(waiting):
-                arrived(waiting[future], future.result())
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    with executor(scheduler, workers) as pool:
+        calls = [(job, r, o) for r, o in zip(records, outputs, strict=True)]
+        for i, outcome in as_they_come(pool, _isolated, calls):
+            done[i] = outcome
+            if arrived:
+                arrived(outcome, len(done))
     return [done[i] for i in range(len(records))]
 
 
@@ -349,14 +386,6 @@ def _vetoed(record: Record, stretches: Sequence[tuple[float, float]]) -> Record:
             raise InputError(f"--veto {low:g}:{high:g}: outside the record {record.name} ({record.duration_s:g} s)")
         gaps.append((max(a, 0), min(b, record.size)))
     return replace(record, gaps=tuple(gaps))
-
-
-def _band(experiment: Experiment, record: Record) -> tuple[float, float]:
-    f = np.abs(mode_frequencies(experiment.system, experiment.reported_modes()))
-    top = 0.48 * record.sample_rate_hz
-    if np.max(f) < 1e-6 * top:  # modes of a rotating frame
-        return 0.0, top
-    return float(0.9 * np.min(f)), float(min(1.1 * np.max(f), top))
 
 
 def _stamp(path: str) -> list[Any]:

@@ -15,8 +15,9 @@ from backaction.inference.fit import SpectrumFit
 from backaction.inference.posterior import Posterior
 from backaction.records.record import Record
 from backaction.records.shot_level import ShotNoise
-from backaction.records.spectrum import Spectrum, averaged_spectrum
+from backaction.records.spectrum import Spectrum
 from backaction.records.statistics import Check, chi_square_p, words
+from backaction.records.taken import Taken
 from backaction.states import entanglement
 from backaction.states.gaussian import GaussianState
 from backaction.states.measures import describe_state
@@ -24,19 +25,8 @@ from backaction.systems.sampled import discretise, steady_filter
 from backaction.tracking.tracks import Track
 
 
-def _dark_conflict(calibration: ShotNoise, electronic: float, experiment: Experiment) -> list[str]:
-    if calibration.dark_sn is None or calibration.dark_sd_sn is None:
-        return []
-    if abs(calibration.dark_sn - electronic) <= max(5 * calibration.dark_sd_sn, 0.1 * calibration.dark_sn, 1e-4):
-        return []
-    detector = experiment.detectors()[0].name if experiment.detectors() else "detector"
-    return [
-        f"the dark record says electronic noise of {calibration.dark_sn:.4f} SN, the experiment {electronic:g} SN; "
-        f"if the dark was taken like the record, set {detector}.electronic_noise_sn = {calibration.dark_sn:.4f}"
-    ]
-
-
-def _fit_test(fit: SpectrumFit) -> Check:
+def fit_check(fit: SpectrumFit) -> Check:
+    """Whether the bins are as the fitted spectrum says (chi-square of their normal scores)."""
     good = fit.p >= 1e-3
     phrase = words(fit.p, "consistent with the model", "NOT consistent with the model")
     return Check(
@@ -49,7 +39,8 @@ def _fit_test(fit: SpectrumFit) -> Check:
     )
 
 
-def _prior_test(fit: SpectrumFit) -> list[Check]:
+def prior_checks(fit: SpectrumFit) -> list[Check]:
+    """Whether the fitted values are where the priors expect them; none without normal priors."""
     pulls = np.array([fit.pull(n) for n in fit.names if fit.pull(n) != 0.0])
     if not pulls.size:
         return []
@@ -67,10 +58,11 @@ def _prior_test(fit: SpectrumFit) -> list[Check]:
     ]
 
 
-def _floor_warning(record: Record, fit: SpectrumFit, band: tuple[float, float]) -> list[str]:
+def floor_warnings(found: Taken, fit: SpectrumFit) -> list[str]:
     """Whether the floor beside the band, which the model takes as white, really is."""
+    record, band = found.record, found.band_hz
     span = band[1] - band[0]
-    wide = averaged_spectrum(record, max(span / 20, 10 / record.duration_s))
+    wide = found.coarser(max(span / 20, 10 / record.duration_s))
     top = min(band[1] + 4 * span, 0.48 * record.sample_rate_hz)
     f = wide.frequency_hz
     outside = ((f > max(band[0] - 4 * span, 2 * wide.resolution_hz)) & (f < band[0])) | ((f > band[1]) & (f < top))
@@ -84,7 +76,7 @@ def _floor_warning(record: Record, fit: SpectrumFit, band: tuple[float, float]) 
     ]
 
 
-def _quantum(
+def quantum_states(
     given: Experiment, fit: SpectrumFit, posterior: Posterior, calibration: ShotNoise, record: Record, followed: Track
 ) -> dict[str, Any]:
     """States at the fit, the interval of the EPR variance at one fixed (a, b), and the variance that the floor allows."""
@@ -178,7 +170,8 @@ def _floor_allows(
     }  # fmt: skip
 
 
-def _verdict(quantum: dict[str, Any], passed: bool, tests: list[Check], record: Record) -> tuple[str, bool | None]:
+def verdict_of(quantum: dict[str, Any], passed: bool, tests: list[Check], record: Record) -> tuple[str, bool | None]:
+    """The verdict in words, and whether it says entangled (None where it is withheld)."""
     if not passed:
         failed = [t.name for t in tests if not t.passed]
         lines = next((f"; {t.sentence}" for t in tests if t.name == "residual lines" and not t.passed), "")

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -32,10 +32,10 @@ from backaction.numerics.matrices import Array
 from backaction.records.formats import READERS, read_record
 from backaction.records.spectrum import averaged_spectrum
 from backaction.records.tables import GIVEN, Table, read_table
+from backaction.workers import Progress
 
 SCHEMA = "backaction/calibration/1"
 STAGES = ("optics", "detector", "cavity", "mechanics", "coupling, power and thermometry", "spin")
-Say = Callable[[str], None]
 _RECORD = ("sample_rate_hz", "sampling", "unit", "scale")
 
 
@@ -234,7 +234,7 @@ class _Entry:
     priors: Mapping[str, str] | None = None
 
 
-def run_set(path: str | Path, say: Say | None = None) -> CalibrationSet:
+def run_set(path: str | Path, say: Progress | None = None) -> CalibrationSet:
     """Run a calibration set; see the module's text.
 
     Raises
@@ -270,7 +270,7 @@ def run_set(path: str | Path, say: Say | None = None) -> CalibrationSet:
     done: dict[str, Result] = {}
     for e in _ordered(entries, path):
         if say is not None:
-            say(e.name)
+            say(e.name, None)
         method, lost = _built(e, done, path)
         result = run_one(method, e.files, e.given)
         result = replace(result, warnings=(*result.warnings, *lost))

@@ -62,7 +62,7 @@ def calibrate(
         if data or set_ or given or experiment or settings:
             raise InputError(f"{method}: a calibration set names its files and settings itself")
         with Progress("calibrate") as progress:
-            found = run_set(method, lambda text: progress(text))
+            found = run_set(method, progress)
     else:
         if method not in METHODS:
             raise InputError(f"calibrate {method}: unknown method{nearest(method, METHODS)}")

@@ -88,7 +88,7 @@ def optimize(
         with replacing(output) as temporary:
             temporary.write_text(found.experiment.to_toml(), "utf-8")
         say(f"wrote {output}")
-    put(to_json(found.to_dict()) if json else _optimum_text(found, greatest))
+    put(to_json(found.document()) if json else _optimum_text(found, greatest))
     if found.status != "optimum":
         say(f"backaction: {found.reason}")
         raise typer.Exit(3)

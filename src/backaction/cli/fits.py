@@ -64,7 +64,7 @@ def fit(
         figures.mkdir(parents=True, exist_ok=True)
     keep = None if output is None else output.with_name(f".{output.name}.chains")
     with Progress("fit") as progress:
-        chosen = Campaign.load(campaign, lambda text: progress(text))
+        chosen = Campaign.load(campaign, progress)
         pairs = [r for r in chosen.records if len(modes(r.experiment)) == 2]
         if (next_ or limits is not None) and not pairs:
             raise InputError(f"{campaign}: --next and --worst need an EPR variance, of two modes: no record has one")
@@ -110,10 +110,8 @@ def sbc(
     if sampler not in ("nuts", "importance"):
         raise InputError(f"--sampler {sampler}: must be nuts or importance")
     with Progress("sbc") as progress:
-        chosen = Campaign.load(campaign, lambda text: progress(text))
-        found = rank_statistics(
-            chosen, count, seed, sampler, cores, lambda k: progress(f"{k} of {count} campaigns", k / count)
-        )
+        chosen = Campaign.load(campaign, progress)
+        found = rank_statistics(chosen, count, seed, sampler, cores, progress)
     document = found.document()
     if figure is not None:
         with replacing(figure) as path:

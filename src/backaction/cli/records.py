@@ -77,7 +77,7 @@ def analyze(
         raise InputError(f"-o {output}: is a file; name a folder")
     with Progress("analyze") as progress:
         found = run(chosen, data, shot_record, dark_record, resolution_hz, progress, quick, calibration or [])
-        write_report(found, output, lambda text: progress(text))
+        write_report(found, output, progress)
     if json:
         put(to_json(found.document()))
     else:
@@ -263,7 +263,7 @@ def simulate(
             made = run(
                 chosen, seconds, per_second, seed, sampling, paths, corners,  # type: ignore[arg-type]
                 reference_hz=turned, schedule=schedule,
-                adc=converter, sink=file, progress=lambda part: progress("drawing the record", part),
+                adc=converter, sink=file, progress=progress,
             )  # fmt: skip
             if made.paths is not None:
                 file.add("paths", made.paths)

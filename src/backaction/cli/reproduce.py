@@ -36,12 +36,12 @@ def reproduce(
         raise InputError(f"--figures {figures}: is a file; name a folder")
     context = chosen.context()
     with Progress("reproduce") as progress:
-        outcomes = run(chosen, claim, lambda text: progress(f"claims: {text}"), context)
+        outcomes = run(chosen, claim, lambda text, part: progress(f"claims: {text}", part), context)
         if figures is not None:
             _draw(chosen, context, figures, progress)
     if json:
         document = {"schema": "backaction/reproduce/1", "paper": key, "reference": chosen.reference}
-        put(to_json(document | {"provenance": provenance(), "claims": [o.to_dict() for o in outcomes]}))
+        put(to_json(document | {"provenance": provenance(), "claims": [o.document() for o in outcomes]}))
         return
     put(chosen.reference + "\n")
     width = max(len(o.claim.id) for o in outcomes)

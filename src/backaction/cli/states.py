@@ -216,9 +216,9 @@ def spectrum(
     if band is not None:
         edges = interval(band, "--band")
         bands = [power(e.system, edges, current) for e in (chosen, against) if e is not None]
-        facts["band"] = bands[0].to_dict()
+        facts["band"] = bands[0].document()
         if other is not None:
-            facts["other"]["band"] = bands[1].to_dict()
+            facts["other"]["band"] = bands[1].document()
     if save is not None:
         if save.suffix.lower() not in (".pdf", ".png", ".svg", ".csv", ".h5"):
             raise InputError(f"--save {save}: unknown ending '{save.suffix}'; known: .pdf, .png, .svg, .csv, .h5")

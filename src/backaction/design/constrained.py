@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,14 +10,13 @@ import numpy as np
 from backaction.design.problems import Constraint, Problem, ResultObjective
 from backaction.numerics.matrices import Array
 from backaction.numerics.newton import STEP, Minimum
+from backaction.workers import Progress
 
 STARTS = 4
 """How many of the starts are followed."""
 
 
-def improve(
-    problem: Problem, limits: Sequence[Constraint], z: Array, progress: Callable[[str], None] | None = None
-) -> Minimum:
+def improve(problem: Problem, limits: Sequence[Constraint], z: Array, progress: Progress | None = None) -> Minimum:
     """Local minima that respect the constraints, by SLSQP with exact gradients; constraints scaled by their limits."""
     from scipy import optimize
 
@@ -36,7 +35,7 @@ def improve(
     out, goals, good = [], [], []
     for i, start in enumerate(order):
         if progress:
-            progress(f"start {i + 1} of {len(order)}")
+            progress(f"start {i + 1} of {len(order)}", i / len(order))
 
         def function(x: Array) -> tuple[float, Array]:
             value, gradient = problem(np.clip(x, 0, 1)[None])

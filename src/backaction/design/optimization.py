@@ -32,6 +32,7 @@ from backaction.files import provenance
 from backaction.numerics import newton
 from backaction.numerics.matrices import Array
 from backaction.units import number
+from backaction.workers import listener
 
 FLAT = 1e-7
 """A direction is flat where the Hessian's eigenvalue is below this fraction of the largest."""
@@ -69,7 +70,7 @@ class Optimum:
     objective: str
     experiment: Experiment = field(repr=False)
 
-    def to_dict(self) -> dict[str, Any]:
+    def document(self) -> dict[str, Any]:
         """Schema `backaction/optimize/1`."""
         return {
             "schema": "backaction/optimize/1",
@@ -99,7 +100,7 @@ def optimize(
     constraints: Sequence[str | Constraint] = (),
     starts: int = 24,
     seed: int = 0,
-    progress: Callable[[str], None] | None = None,
+    progress: Callable[..., None] | None = None,
 ) -> Optimum:
     """The parameters at which a result is least (or greatest).
 
@@ -140,8 +141,8 @@ def optimize(
     own = [_current(experiment, v) for v in chosen]
     if all(o is not None for o in own):
         z = np.concatenate([np.array([own], dtype=float), z[:-1]])
-    if progress:
-        progress(f"{len(z)} starts in {len(chosen)} variables")
+    say = listener(progress)
+    say(f"{len(z)} starts in {len(chosen)} variables", None)
     begun = np.isfinite(problem(z)[0])
     extra = 0
     while begun.sum() < max(3, starts // 3) and extra < 8:  # much of the box has no answer: look further
@@ -154,7 +155,7 @@ def optimize(
         )
     z = z[begun][: max(starts, 3)]
     if limits:
-        found = constrained.improve(problem, limits, z, progress)
+        found = constrained.improve(problem, limits, z, say)
     else:
         found = newton.minimise(problem, z)
     return _judge(problem, found, limits, len(z))

@@ -10,8 +10,7 @@ import hashlib
 import json
 import shutil
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +25,7 @@ from backaction.experiment.toml import unit_bounds
 from backaction.files import provenance, replacing, to_json
 from backaction.numerics import newton
 from backaction.numerics.matrices import Array
-from backaction.workers import connect_scheduler
+from backaction.workers import Progress, as_they_come, executor, quiet
 
 if TYPE_CHECKING:
     import xarray
@@ -139,7 +138,7 @@ def sweep(
     workers: int = 2,
     block: int = BLOCK,
     seed: int = 0,
-    progress: Callable[[str, float], None] | None = None,
+    progress: Progress | None = None,
 ) -> xarray.Dataset:
     """Results on a grid.
 
@@ -206,11 +205,11 @@ def sweep(
     total = int(np.prod(plan.shape))
     pieces = [np.arange(i, min(i + block, total)) for i in range(0, total, block)]
     store = _Store(output, plan.key(), len(pieces))
-    _run(plan, pieces, store, scheduler, workers, progress)
+    _run(plan, pieces, store, scheduler, workers, progress or quiet)
     parts = store.blocks()
     flat = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
     if optimize:
-        _follow_neighbours(plan, flat, progress)
+        _follow_neighbours(plan, flat, progress or quiet)
     data = _dataset(plan, {k: v for k, v in flat.items() if not k.startswith("_")})
     if output is not None:
         with replacing(output) as temporary:
@@ -225,43 +224,17 @@ def _run(
     store: _Store,
     scheduler: str | None,
     workers: int,
-    progress: Callable[[str, float], None] | None,
+    progress: Progress,
 ) -> None:
     """Compute the blocks that are not there yet."""
     todo = [i for i in range(len(pieces)) if not store.has(i)]
     done = len(pieces) - len(todo)
-    if progress:
-        progress(f"{done} of {len(pieces)} blocks" + (" (from before)" if done else ""), done / len(pieces))
-
-    def finished(i: int, values: dict[str, Array]) -> None:
-        nonlocal done
-        store.put(i, values)
-        done += 1
-        if progress:
+    progress(f"{done} of {len(pieces)} blocks" + (" (from before)" if done else ""), done / len(pieces))
+    with executor(scheduler, workers) as pool:
+        for k, values in as_they_come(pool, plan.block, [(pieces[i],) for i in todo]):
+            store.put(todo[k], values)
+            done += 1
             progress(f"{done} of {len(pieces)} blocks", done / len(pieces))
-
-    if scheduler is not None:
-        for i, values in _on_dask(scheduler, plan, [pieces[i] for i in todo], todo):
-            finished(i, values)
-        return
-    pool = ThreadPoolExecutor(max(1, workers))
-    try:
-        futures = {pool.submit(plan.block, pieces[i]): i for i in todo}
-        for future in as_completed(futures):
-            finished(futures[future], future.result())
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _on_dask(scheduler: str, plan: SweepPlan, pieces: list[Array], numbers: list[int]) -> Any:
-    client = connect_scheduler(scheduler)
-    from distributed import as_completed as finished
-
-    with client:
-        futures = client.map(plan.block, pieces, pure=False)
-        number_of = {f.key: i for f, i in zip(futures, numbers, strict=True)}
-        for future, values in finished(futures, with_results=True):
-            yield number_of[future.key], values
 
 
 class _Store:
@@ -307,7 +280,7 @@ class _Store:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _follow_neighbours(plan: SweepPlan, flat: dict[str, Array], progress: Callable[[str, float], None] | None) -> None:
+def _follow_neighbours(plan: SweepPlan, flat: dict[str, Array], progress: Progress) -> None:
     """Where a neighbour's arguments are better than a point's own, go on from there; until nothing changes."""
     shape, k = plan.shape, len(plan.variables)
     rows = np.arange(int(np.prod(shape)))
@@ -328,8 +301,7 @@ def _follow_neighbours(plan: SweepPlan, flat: dict[str, Array], progress: Callab
                 start[gain], least[gain] = theirs[gain], value[gain]
                 better |= gain
         again = rows[better]
-        if progress:
-            progress(f"{again.size} points start again from a neighbour", 1.0)
+        progress(f"{again.size} points start again from a neighbour", 1.0)
         if not again.size:
             return
         for part in _cut(again):

@@ -26,7 +26,7 @@ calibrations = ["calibration.json"]               # priors with their covariance
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
@@ -40,16 +40,17 @@ from backaction.experiment.prior import Prior
 from backaction.experiment.ties import Expression, expression, follow_ties
 from backaction.experiment.toml import read_prior, unit_bounds
 from backaction.inference.calibration_file import Correlated, read_calibrations
-from backaction.inference.data import Measured, resolution, simulated
+from backaction.inference.data import Measured, simulated
 from backaction.numerics.matrices import Array
 from backaction.records.formats import read_record
 from backaction.records.record import Record
-from backaction.records.shot_level import ShotNoise, shot_noise
-from backaction.records.spectrum import Spectrum, averaged_spectrum
+from backaction.records.shot_level import ShotNoise
+from backaction.records.spectrum import Spectrum
+from backaction.records.taken import taken
 from backaction.systems.sampled import Digitiser
 from backaction.units import number
+from backaction.workers import Progress, quiet
 
-Say = Callable[[str], None]
 KINDS = ("gamma", "thomas2021")
 MODEL_ERROR = "likelihood.model_error"
 _KEYS = (
@@ -100,7 +101,7 @@ class Campaign:
     warnings: tuple[str, ...] = ()
 
     @classmethod
-    def load(cls, path: str | Path, say: Say | None = None) -> Campaign:
+    def load(cls, path: str | Path, say: Progress | None = None) -> Campaign:
         """Read a campaign's TOML and its records (paths are relative to it), or a shipped one by name.
 
         Raises
@@ -119,7 +120,7 @@ class Campaign:
             table = tomllib.loads(path.read_text("utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise InputError(f"{path}: not valid TOML: {error}") from None
-        return _read(table, path, say or (lambda text: None))
+        return _read(table, path, say or quiet)
 
     @classmethod
     def of(
@@ -202,7 +203,7 @@ def shipped_campaigns() -> tuple[str, ...]:
 # -- reading ----------------------------------------------------------------------------------------------------------
 
 
-def _read(table: Mapping[str, Any], path: Path, say: Say) -> Campaign:
+def _read(table: Mapping[str, Any], path: Path, say: Progress) -> Campaign:
     where = str(path)
     _known(table, _KEYS, where)
     source = str(table.get("experiment", ""))
@@ -284,7 +285,7 @@ def _record(
     experiment: Experiment,
     ties: Mapping[str, Expression],
     path: Path,
-    say: Say,
+    say: Progress,
 ) -> Measured:
     where = f"{path}: [[record]] {index}"
     _known(item, _RECORD_KEYS, where)
@@ -315,7 +316,7 @@ def _record(
         least = 2 / (width or (band[1] - band[0]) / 16)
         if not length >= least:
             raise InputError(f"{where}: simulate.duration = {length:g} s: at least {least:.3g} s, two averages a bin")
-        say(f"simulating {name}")
+        say(f"simulating {name}", None)
         tied = follow_ties({k: v for k, v in ties.items() if k not in own}, chosen.value, {})
         chosen = chosen.with_values({k: float(v) for k, v in tied.items()}, where)
         made = simulated(name, chosen, band, length, seed, width)
@@ -337,25 +338,14 @@ def _record(
     record = read("file")
     assert record is not None
     name = str(item.get("name", record.name))
-    say(f"spectrum of {name}")
+    say(f"spectrum of {name}", None)
     shot, dark = read("shot"), read("dark")
-    detector = chosen.detectors()[0]
-    electronic = chosen.electronic_noise_sn
-    found = shot_noise(record, shot, dark, electronic, band)
-    if not found.floor_known:
+    found = taken(chosen, record, shot, dark, width)
+    if not found.noise.floor_known:
         raise InputError(f"{where}: fit needs a shot-noise record (shot = ...): without it there is no quantum scale")
-    spectrum = averaged_spectrum(record, width or resolution(chosen, record.duration_s, band)).band(*band)
-    notes = list(found.warnings)
-    if found.dark_sn is not None and found.dark_sd_sn is not None:
-        key = f"{detector.name}.electronic_noise_sn"
-        if abs(found.dark_sn - electronic) > max(5 * found.dark_sd_sn, 0.1 * found.dark_sn, 1e-4):
-            notes.append(
-                f"the dark record says electronic noise of {found.dark_sn:.4f} SN, the experiment {electronic:g} SN "
-                f"({key})"
-            )
     made = Measured(
-        name, chosen, spectrum, found, record.digitiser, tuple(own), priors,
-        str(item.get("shot", table.get("shot", ""))), record.duration_s, tuple(notes),
+        name, chosen, found.spectrum, found.noise, record.digitiser, tuple(own), priors,
+        str(item.get("shot", table.get("shot", ""))), record.duration_s, found.warnings,
     )  # fmt: skip
     return _masked(made, item, where)
 

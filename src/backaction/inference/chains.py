@@ -6,7 +6,6 @@ import hashlib
 import json
 import time
 import zipfile
-from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from backaction.files import replacing
 from backaction.inference.maximum import Maximum
 from backaction.inference.samplers import TUNE, Draws, chain, seeds
 from backaction.inference.target import Target
+from backaction.workers import Progress
 
 ACCEPT = (0.8, 0.95)
 """Acceptance that step sizes are tuned to: the second where chains diverged with the first."""
@@ -41,7 +41,7 @@ def nuts(
     chains: int,
     seed: int,
     cores: int,
-    say: Callable[[str, float | None], None],
+    say: Progress,
     keep: Path | None = None,
 ) -> Draws:
     """Chains of the no-U-turn sampler, `cores` at a time. An interruption loses the unfinished ones only.
@@ -65,7 +65,7 @@ def _run(
     chains: int,
     seed: int,
     cores: int,
-    say: Callable[[str, float | None], None],
+    say: Progress,
     keep: Path | None,
     accept: float,
 ) -> Draws:

@@ -14,6 +14,7 @@ from backaction.inference.bins import Bins, bins
 from backaction.numerics.matrices import Array
 from backaction.records.shot_level import ShotNoise
 from backaction.records.spectrum import Spectrum
+from backaction.records.taken import resolution
 from backaction.systems.poles import narrowest
 from backaction.systems.sampled import Digitiser
 
@@ -89,14 +90,6 @@ def simulated(
     if seed is not None:
         mean = mean * np.random.default_rng(seed).gamma(averages, 1 / averages, count)
     return record.with_density(mean)
-
-
-def resolution(experiment: Experiment, duration_s: float, band_hz: tuple[float, float]) -> float:
-    """An eighth of the narrowest line in the band, at least 10 raw bins wide, at most 4000 bins."""
-    line = narrowest(experiment.system, band_hz)
-    span = band_hz[1] - band_hz[0]
-    line = span / 50 if line is None else line
-    return float(max(min(line / 8, span / 200), 10 / duration_s, span / 4000))
 
 
 def quadrature(experiment: Experiment, record: Measured) -> tuple[int, bool]:

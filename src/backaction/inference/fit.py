@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from backaction.experiment.prior import Prior
 from backaction.inference import maximum, samplers
 from backaction.inference.calibration_file import Correlated
 from backaction.inference.campaign import Campaign, Likelihood
-from backaction.inference.maximum import Maximum, Progress, find_maximum
+from backaction.inference.maximum import Maximum, find_maximum
 from backaction.inference.samplers import Draws
 from backaction.inference.target import SCALE, Target
 from backaction.numerics.matrices import Array
@@ -22,6 +23,7 @@ from backaction.records.shot_level import ShotNoise
 from backaction.records.spectrum import Spectrum
 from backaction.records.statistics import chi_square_p, gamma_normal_scores
 from backaction.systems.sampled import Digitiser
+from backaction.workers import Progress, quiet
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +43,7 @@ def prepare(campaign: Campaign, progress: Progress | None = None, starts: int = 
     ModelError
         If the posterior has no maximum that can be found, or is not determined.
     """
-    say = progress or (lambda text, part: None)
+    say = progress or quiet
     fine = Target(campaign)
     if fine.size == 0:
         raise ModelError(f"{campaign.name}: nothing to fit: no parameter has a prior")
@@ -106,6 +108,30 @@ class SpectrumFit:
             return 0.0
         return float((self.values[self.names.index(name)] - prior.mean) / prior.sd)
 
+    def document(self) -> dict[str, Any]:
+        """The fit as plain data, as `analyze --json` has it."""
+        parameters = {
+            n: {
+                "mean": v,
+                "sd": s,
+                "prior_mean": getattr(self.priors.get(n), "mean", None),
+                "prior_sd": getattr(self.priors.get(n), "sd", None),
+                "pull": self.pull(n),
+            }
+            for n, v, s in zip(self.names, self.values, self.sd, strict=True)
+        }
+        return {
+            "status": self.status,
+            "parameters": parameters,
+            "correlation": self.correlation,
+            "at_bound": list(self.at_bound),
+            "condition": self.condition,
+            "goodness_of_fit_p": self.p,
+            "band_power_ratio": self.band_ratio,
+            "mean_ratio": self.mean_ratio,
+            "mean_ratio_sd": self.mean_ratio_sd,
+        }
+
     @cached_property
     def quick(self) -> Draws:
         """Draws by Laplace and importance sampling; its status says whether they may be used."""
@@ -117,7 +143,7 @@ def fit_spectrum(
     spectrum: Spectrum,
     calibration: ShotNoise,
     digitiser: Digitiser,
-    progress: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
     correlated: Correlated = (),
 ) -> SpectrumFit:
     """Fit every field that has a prior, and the scale, to a measured spectrum (density in the record's own unit).
@@ -127,9 +153,8 @@ def fit_spectrum(
     ModelError
         If the model has no spectrum within its priors, or the fit does not converge or is not determined.
     """
-    say = progress or (lambda text: None)
     campaign = Campaign.of(experiment, spectrum, calibration, digitiser, correlated)
-    ready = prepare(campaign, lambda text, part: say(text))
+    ready = prepare(campaign, progress)
     return laplace_fit(ready)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,8 +9,7 @@ import numpy as np
 from backaction.errors import ModelError
 from backaction.inference.target import Evaluator, Target
 from backaction.numerics.matrices import Array
-
-Progress = Callable[[str, float | None], None]
+from backaction.workers import Progress
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,12 +19,12 @@ from backaction.inference import diagnostics, quantities, samplers
 from backaction.inference.campaign import Campaign
 from backaction.inference.chains import nuts
 from backaction.inference.fit import Prepared, prepare
-from backaction.inference.maximum import Progress
 from backaction.inference.quantities import DerivedQuantity
 from backaction.inference.samplers import Draws
 from backaction.inference.target import Target
 from backaction.numerics.matrices import Array
 from backaction.records.statistics import Check
+from backaction.workers import Progress, quiet
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,10 +79,7 @@ class Posterior:
             "derived": self.derived_summary,
             "checks": {
                 "passed": self.passed,
-                "tests": [
-                    {"name": t.name, "passed": t.passed, "value": t.value, "p": t.p, "sentence": t.sentence}
-                    for t in self.tests
-                ],
+                "tests": [t.document() for t in self.tests],
                 "sampler": {"method": self.draws.method, "status": self.draws.status, **self.draws.facts},
                 "conflict": self.facts["conflict"],
                 "sensitivity": self.facts["sensitivity"],
@@ -116,7 +113,7 @@ def infer(
     ModelError
         If nothing can be fitted. A sampler that did not converge is reported in the checks, not raised.
     """
-    say = progress or (lambda text, part: None)
+    say = progress or quiet
     ready = ready or prepare(campaign, progress)
     target, mode = ready.target, ready.mode
     quantities.quantities(

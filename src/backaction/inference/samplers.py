@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from backaction.errors import InputError
-from backaction.inference.maximum import Maximum, Progress
+from backaction.inference.maximum import Maximum
 from backaction.inference.target import Target
 from backaction.numerics.matrices import Array
+from backaction.workers import Progress
 
 METHODS = ("nuts", "importance", "laplace", "ensemble")
 K_LIMIT = 0.7

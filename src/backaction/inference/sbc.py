@@ -6,7 +6,7 @@ the truth among the draws is uniform, and credible intervals hold the truth as o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,7 @@ from backaction.inference import maximum, quantities, samplers
 from backaction.inference.campaign import Campaign
 from backaction.inference.target import Target
 from backaction.numerics.matrices import Array
+from backaction.workers import Progress
 
 RANKS = 99
 """Draws that a truth is ranked among: ranks 0 .. 99."""
@@ -95,7 +96,7 @@ def rank_statistics(
     seed: int = 0,
     method: str = "nuts",
     cores: int = 2,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
     fitted: Campaign | None = None,
 ) -> RankStatistics:
     """Run `count` simulated campaigns with the bins of this one; only its data are replaced.
@@ -140,7 +141,7 @@ def rank_statistics(
             results += [ranks] if ranks else []
             failures += [f"{done}: {problem}"] if problem else []
             if progress:
-                progress(done)
+                progress(f"{done} of {count} campaigns", done / count)
     if len(results) < 20:
         raise ModelError(f"{campaign.name}: {len(failures)} of {count} simulated campaigns failed: {failures[0]}")
     names = tuple(n for n in results[0] if all(n in r for r in results))

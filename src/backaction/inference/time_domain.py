@@ -8,7 +8,7 @@ stationary ones, within the band that is looked at.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +21,7 @@ from backaction.inference.target import SCALE
 from backaction.records.record import Record
 from backaction.records.shot_level import ShotNoise
 from backaction.tracking.run import track
+from backaction.workers import Progress
 
 
 def log_likelihood(experiment: Experiment, record: Record, calibration: ShotNoise, scale: float = 1.0) -> float:
@@ -44,7 +45,7 @@ def reweighted(
     records: Sequence[Record],
     draws: int = 200,
     seed: int = 0,
-    progress: Callable[[float], None] | None = None,
+    progress: Progress | None = None,
 ) -> Draws:
     """The posterior with the exact likelihood of the records instead of their spectra's, from draws of the spectral one.
 
@@ -71,7 +72,7 @@ def reweighted(
             exact += log_likelihood(target.experiment(k, x), record, own.calibration, float(values[names.index(name)]))
         ratio[i] = exact - (spectral[i] + 0.5 * float(x @ x))
         if progress:
-            progress((i + 1) / len(u))
+            progress("weighing draws", (i + 1) / len(u))
     weight, k_hat = smoothed(ratio)
     effective = float(1 / np.sum(weight**2))
     rng = np.random.default_rng(seed)

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from backaction.errors import InputError, nearest
+from backaction.workers import Progress
 
 Computed = float | tuple[float, float]
 
@@ -54,7 +55,7 @@ class Outcome:
     agreement: float
     verdict: str
 
-    def to_dict(self) -> dict[str, Any]:
+    def document(self) -> dict[str, Any]:
         """An entry of the JSON contract `backaction/reproduce/1`."""
         c = self.claim
         return {
@@ -103,9 +104,7 @@ def judge(claim: Claim, computed: Computed) -> Outcome:
     return Outcome(claim, value, distance, f"differs: {claim.reason or 'no reason is known'}")
 
 
-def run(
-    paper: Paper, claim: str | None = None, progress: Callable[[str], None] | None = None, context: Any = None
-) -> list[Outcome]:
+def run(paper: Paper, claim: str | None = None, progress: Progress | None = None, context: Any = None) -> list[Outcome]:
     """Compute and judge all claims, or one; in a `context` of the paper, or a new one.
 
     Raises
@@ -122,7 +121,7 @@ def run(
     out = []
     for c in chosen:
         if progress:
-            progress(c.id)
+            progress(c.id, None)
         out.append(judge(c, c.compute(context)))
     return out
 

@@ -27,6 +27,7 @@ from backaction.states.gaussian import GaussianState
 from backaction.systems.response import VACUUM
 from backaction.systems.sampled import Digitiser, SampledModel, Sampling, discretise, white_noise
 from backaction.systems.steady import unconditional
+from backaction.workers import listener
 
 VOLT_DENSITY = 2.0e-10
 """Two-sided density, V^2/Hz, that one shot-noise unit has in simulated records."""
@@ -100,7 +101,7 @@ def simulate(
     schedule: Sequence[tuple[float, Experiment]] = (),
     adc: Adc | None = None,
     sink: Sink | None = None,
-    progress: Callable[[float], None] | None = None,
+    progress: Callable[..., None] | None = None,
 ) -> Simulation:
     """Draw records from the exact sampled model.
 
@@ -141,7 +142,8 @@ def simulate(
         raise InputError(f"{experiment.name}: a sink takes one current, there are {list(system.currents)}")
     if adc is not None and reference_hz is not None:
         raise InputError("an ADC samples a real current: leave out the reference")
-    index = system.indices(experiment.reported_modes())
+    index = experiment.view.index
+    say = listener(progress, "part")
     kind = adc.dtype if adc is not None else np.dtype(complex if reference_hz is not None else float)
     y = np.empty((0 if sink else size, q), dtype=kind)
     step = int(paths)
@@ -155,8 +157,7 @@ def simulate(
         if track is not None:
             low, high = at // step, (at + len(out)) // step
             track[low:high] = states[(low + 1) * step - 1 - at :: step][: high - low]
-        if progress:
-            progress((at + len(out)) / size)
+        say("drawing the record", (at + len(out)) / size)
     facts: dict[str, Any] = {"seed": seed, "experiment": experiment.name}
     names = [experiment.name] if q == 1 else [f"{experiment.name} {c}" for c in system.currents]
     more: dict[str, Any] = {"front_end_hz": front_end_hz, "reference_hz": reference_hz, "metadata": facts}

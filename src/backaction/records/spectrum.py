@@ -21,9 +21,8 @@ class Spectrum:
 
     `density` (f,) in unit^2/Hz; each bin is distributed as Gamma with `averages` (effective number of averages, the
     inverse squared relative standard deviation); bins are `resolution_hz` wide. Both are numbers, or arrays where bins have
-    been `merged`. `correlation` is the variance of a mean over many bins relative to that of independent ones: 1 for
-    those of
-    `averaged_spectrum`, 1.94 for the single bins of Hann-windowed periodograms.
+    been `merged`. `correlation` is the variance of a mean over many bins relative to that of independent ones: 1 for those
+    of `averaged_spectrum`, 1.94 for the single bins of Hann-windowed periodograms.
     """
 
     frequency_hz: Array
@@ -41,6 +40,19 @@ class Spectrum:
         low = (self.frequency_hz - width / 2)[starts]
         density = np.add.reduceat(self.density * N, starts) / total
         return replace(self, frequency_hz=low + wide / 2, density=density, averages=total, resolution_hz=wide)
+
+    def coarser(self, resolution_hz: float) -> Spectrum:
+        """Bins of about `resolution_hz`: whole numbers of these, the last ones left out where they do not fill one.
+
+        `averages` and `resolution_hz` stay numbers where they are.
+        """
+        own = float(np.max(self.resolution_hz))
+        count = max(1, round(resolution_hz / own))
+        size = self.density.size - self.density.size % count
+        wide = self.band(-np.inf, self.frequency_hz[size - 1]).merged(np.arange(0, size, count))
+        if np.ndim(self.averages) or np.ndim(self.resolution_hz):
+            return wide
+        return replace(wide, averages=self.averages * count, resolution_hz=own * count)
 
     def band(self, low_hz: float, high_hz: float) -> Spectrum:
         """The bins within [low, high]."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,10 @@ class Check:
     p: float | None
     sentence: str
 
+    def document(self) -> dict[str, Any]:
+        """As plain data."""
+        return asdict(self)
+
 
 @dataclass(frozen=True)
 class ResidualLine:
@@ -30,6 +34,10 @@ class ResidualLine:
     width_hz: float
     excess: float
     """Peak of measured over predicted density."""
+
+    def document(self) -> dict[str, float]:
+        """As plain data."""
+        return asdict(self)
 
 
 def words(p: float, good: str, bad: str) -> str:

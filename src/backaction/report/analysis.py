@@ -18,6 +18,7 @@ from backaction.report.figures import covariance, draw_spectrum, ratio, trajecto
 from backaction.report.page import STYLE, _save, escaped, writable
 from backaction.report.posterior import corner
 from backaction.systems.sampled import sampled_budget
+from backaction.workers import Progress, quiet
 
 FILES = (
     "index.html",
@@ -33,7 +34,7 @@ FILES = (
 """What a report folder holds (trajectory and covariance only for calibrated records)."""
 
 
-def write_report(analysis: Analysis, folder: str | Path, progress: Callable[[str], None] | None = None) -> Path:
+def write_report(analysis: Analysis, folder: str | Path, progress: Progress | None = None) -> Path:
     """Write the report into `folder` (made if needed); files appear only when all of them are complete.
 
     Raises
@@ -42,15 +43,15 @@ def write_report(analysis: Analysis, folder: str | Path, progress: Callable[[str
         If the folder cannot be made or is a file.
     """
     target = writable(folder)
-    say = progress or (lambda text: None)
+    say = progress or quiet
     work = Path(tempfile.mkdtemp(prefix=".report.", dir=target))
     try:
         figures = _figures(analysis)
         images: dict[str, str] = {}
         for name, make in figures.items():
-            say(f"drawing {name}")
+            say(f"drawing {name}", None)
             images[name] = _save(make(), work / f"{name}.png")
-        say("writing the track")
+        say("writing the track", None)
         analysis.track.save(work / "track.h5")
         document = analysis.document()
         (work / "result.json").write_text(to_json(document), "utf-8")

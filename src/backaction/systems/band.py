@@ -63,7 +63,7 @@ class Band:
         """
         return self.total - self.thermal - self.classical - self.shot
 
-    def to_dict(self) -> dict[str, Any]:
+    def document(self) -> dict[str, Any]:
         """As plain data: what `backaction spectrum --band` prints."""
         return {
             "low_hz": self.band_hz[0],

@@ -11,6 +11,7 @@ from .inputs import Demodulation as Demodulation
 from .inputs import currents as currents
 from .inputs import length as length
 from .run import track as track
+from .run import tracked as tracked
 from .setups import Setup as Setup
 from .setups import sampled_filter as sampled_filter
 from .setups import setup as setup

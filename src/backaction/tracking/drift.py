@@ -13,7 +13,7 @@ drift carries another, as a phase that also changes coupling and detuning.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +32,7 @@ from backaction.tracking.innovations import Monitor
 from backaction.tracking.inputs import currents
 from backaction.tracking.run import track
 from backaction.tracking.setups import setup
+from backaction.workers import Progress
 
 Schedule = list[tuple[float, Experiment]]
 
@@ -68,7 +69,7 @@ def follow(
     names: Sequence[str],
     segments: int = 20,
     iterations: int = 4,
-    progress: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
 ) -> Drift:
     """Estimate named parameters in `segments` equal segments of a record.
 
@@ -106,7 +107,7 @@ def follow(
         used = [experiment.with_values(dict(zip(names, (centre + scale * d).tolist(), strict=True))) for d in delta]
         schedule = [(record.start_s + i * step / record.sample_rate_hz, e) for i, e in enumerate(used)]
         if progress:
-            progress(f"following {', '.join(names)}: pass {turn + 1}")
+            progress(f"following {', '.join(names)}: pass {turn + 1}", None)
         monitor = watch(experiment, record, calibration, segments, schedule if turn else [])
         scores, information = drift_scores(monitor, used if turn else [experiment], names, record.digitiser)
         after = (

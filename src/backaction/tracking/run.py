@@ -7,11 +7,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
 
@@ -30,6 +32,7 @@ from backaction.tracking.smoothing import retrodict, smooth
 from backaction.tracking.track_file import TrackFile
 from backaction.tracking.tracker import Tracker, _kind
 from backaction.tracking.tracks import FrameName, Track, attributes, load_track
+from backaction.workers import Progress, listener
 
 Estimate = Literal["filtered", "smoothed", "retrodicted"]
 _CHUNK = 1 << 20
@@ -37,41 +40,9 @@ _SAFE_S = 0.5
 """A file's state is saved at most so often: what a kill can cost."""
 
 
-def track(
-    experiment: Experiment,
-    record: Record | Sequence[Record],
-    calibration: ShotNoise | Sequence[ShotNoise],
-    frame: FrameName = "rotating",
-    every: int | None = None,
-    progress: Callable[[float], None] | None = None,
-    *,
-    estimate: Estimate = "filtered",
-    modes: Sequence[str] | None = None,
-    start: Start = "unconditional",
-    schedule: Schedule = (),
-    ahead_s: float = 0.0,
-    demodulate: Demodulation | None = None,
-    single: bool = False,
-    square_root: bool = False,
-    innovations: bool = True,
-    likelihood: bool = True,
-    output: str | Path | None = None,
-    monitor: Callable[[int, Array], None] | None = None,
-    facts: Mapping[str, Any] | Callable[[Track], Mapping[str, Any]] | None = None,
-) -> Track:
-    """Track a record with the experiment's sampled model, exactly, its mean level removed.
+class TrackOptions(TypedDict, total=False):
+    """What `track` can be told by keyword beyond frame and decimation.
 
-    Parameters
-    ----------
-    record, calibration
-        One for each current of the experiment; the density of 1 SN in the record's unit (`records.shot_noise`). A
-        record of several shots gives a track with a leading axis, each shot from the same start.
-    frame
-        `rotating`: each mode turned by its sign times the modes' mean frequency; `lab`: as they are.
-    every
-        Keep every N-th mean; default 1 in the lab frame, and in the rotating frame what the filter's bandwidth needs.
-    progress
-        Called with the fraction done.
     estimate
         `filtered`: given the samples until then; `smoothed`: given all; `retrodicted`: given the later ones alone.
     modes
@@ -91,10 +62,53 @@ def track(
         Whether to keep them. `monitor(first sample, innovations)` sees them in any case.
     likelihood
         Without it (and without innovations and monitor) steady stretches compute nothing but the means.
+    """
+
+    estimate: Estimate
+    modes: Sequence[str] | None
+    start: Start
+    schedule: Schedule
+    ahead_s: float
+    demodulate: Demodulation | None
+    single: bool
+    square_root: bool
+    innovations: bool
+    likelihood: bool
+    monitor: Callable[[int, Array], None] | None
+
+
+def track(
+    experiment: Experiment,
+    record: Record | Sequence[Record],
+    calibration: ShotNoise | Sequence[ShotNoise],
+    frame: FrameName = "rotating",
+    every: int | None = None,
+    progress: Callable[..., None] | None = None,
+    *,
+    output: str | Path | None = None,
+    facts: Mapping[str, Any] | None = None,
+    **options: Unpack[TrackOptions],
+) -> Track:
+    """Track a record with the experiment's sampled model, exactly, its mean level removed.
+
+    Parameters
+    ----------
+    record, calibration
+        One for each current of the experiment; the density of 1 SN in the record's unit (`records.shot_noise`). A
+        record of several shots gives a track with a leading axis, each shot from the same start.
+    frame
+        `rotating`: each mode turned by its sign times the modes' mean frequency; `lab`: as they are.
+    every
+        Keep every N-th mean; default 1 in the lab frame, and in the rotating frame what the filter's bandwidth needs.
+    progress
+        Called with what is done and the fraction of it.
     output
         *.h5 or *.zarr: written while running; a run that was killed is resumed by the same call.
     facts
-        Further attributes of the file, or what makes them of the finished track (before the file has its name).
+        Further attributes.
+    options
+        estimate, modes, start, schedule, ahead_s, demodulate, single, square_root, innovations, likelihood, monitor: see
+        `TrackOptions`.
 
     Raises
     ------
@@ -103,94 +117,201 @@ def track(
     ModelError
         If the model has no such start, or no steady filter where one is needed.
     """
+    with tracked(experiment, record, calibration, frame, every, progress, output=output, facts=facts, **options) as run:
+        run.finish()
+    return run.track if output is None else load_track(output)
+
+
+class Tracked:
+    """A track that is made but not yet named: `finish` writes its attributes and gives its file the name."""
+
+    def __init__(self, found: Track, file: TrackFile) -> None:
+        self.track, self._file = found, file
+
+    def finish(self, facts: Mapping[str, Any] | None = None) -> None:
+        """Add `facts` to the attributes; without it the file is left for a later run."""
+        self.track = replace(self.track, provenance=self.track.provenance | dict(facts or {}))
+        if self._file.path is None:
+            return
+        for key in ("covariance", "exact_rows", "exact_covariance"):
+            self._file.add(key, getattr(self.track, key))
+        self._file.finish(attributes(self.track))
+
+
+@contextlib.contextmanager
+def tracked(
+    experiment: Experiment,
+    record: Record | Sequence[Record],
+    calibration: ShotNoise | Sequence[ShotNoise],
+    frame: FrameName = "rotating",
+    every: int | None = None,
+    progress: Callable[..., None] | None = None,
+    *,
+    output: str | Path | None = None,
+    facts: Mapping[str, Any] | None = None,
+    **options: Unpack[TrackOptions],
+) -> Iterator[Tracked]:
+    """As `track`, with the track in hand before its file is finished: what is found in it can be kept in it."""
     records = [record] if isinstance(record, Record) else record
     calibrations = [calibration] if isinstance(calibration, ShotNoise) else calibration
     for name, value, kind in (("experiment", [experiment], Experiment), ("record", records, Record),
                               ("calibration", calibrations, ShotNoise)):  # fmt: skip
         if not isinstance(value, (list, tuple)) or not all(isinstance(v, kind) for v in value):
             raise InputError(f"track: {name} must be {kind.__name__} (or a list of them), not {_kind(value)}")
-    densities = [c.density for c in calibrations]
+    densities = tuple(c.density for c in calibrations)
     if len(densities) != len(records):
         raise InputError(f"{len(records)} records and {len(densities)} calibrations: one for each current")
-    if estimate not in ("filtered", "smoothed", "retrodicted"):
-        raise InputError(f"estimate = '{estimate}': must be filtered, smoothed or retrodicted")
-    if estimate != "filtered" and (ahead_s or single or square_root):
-        raise InputError(f"estimate = '{estimate}': ahead_s, single and square_root are for filtered estimates")
-    inputs = currents(records, densities, demodulate)
-    keep = innovations and estimate != "retrodicted"
-    options: dict[str, Any] = {
-        "frame": frame, "modes": modes, "start": start, "schedule": schedule, "ahead_s": ahead_s, "single": single,
-        "square_root": square_root, "likelihood": likelihood or keep or monitor is not None or estimate != "filtered",
-    }  # fmt: skip
-    made = setup(experiment, inputs, every=every, **options)
-    size, shots = length(records, inputs), records[0].shots
-    if every is None and made.plan.every > size:  # a record shorter than the default decimation
-        made = setup(experiment, inputs, every=max(1, size), **options)
-    rows = size // made.plan.every
-    if rows < 1:
-        raise InputError(f"every = {made.plan.every}: must be between 1 and the {size} samples of the record")
-    first = Stage(made.schedule[0][1], made.plan)
-    q = len(first.model.R)
-    lead = (shots,) if shots > 1 else ()
-    shapes = {
-        "mean": ((*lead, rows, len(made.plan.read)), np.float32 if single else np.float64),
-        "innovation": ((*lead, size if keep else 0, *((q,) if q > 1 else ())), np.float32),
-    }
-    numbers: dict[str, Any] = {
-        "innovation_variance_sn": made.innovation_variance_sn,
-        "modes": made.modes, "frame": frame, "rotation_hz": made.rotation_hz, "time_start_s": made.first_s,
-        "time_step_s": made.step_s, "sample_rate_hz": 1 / inputs.interval_s, "record_start_s": records[0].start_s,
-        "memory_s": np.inf if first.steady is None else first.steady.memory_s, "estimate": estimate,
-        "provenance": {"mean_removed": _level(records[0], inputs), "unit": records[0].unit} | _given(facts),
-    }  # fmt: skip
-    fingerprint = "" if output is None else to_json([
-        experiment.resolved().to_dict(), [[float(t), e.resolved().to_dict()] for t, e in schedule],
-        [identity(r) for r in records], densities, made.plan.every, estimate, list(made.modes), packed(made.state.P),
-        {k: repr(v) for k, v in options.items() if k not in ("schedule", "start")}, repr(demodulate), keep,
-        None if callable(facts) else {k: str(v) for k, v in (facts or {}).items()},
-    ], None)  # fmt: skip
-    with TrackFile.open(output, shapes, fingerprint) as file:
-        run = _Run(file, made, records, monitor, keep, progress)
-        counts: dict[str, Any] = {"missing": 0, "clipped": 0, "log_likelihood": 0.0}
-        saved = file.resumed
-        if saved is not None:
-            counts = dict(saved["counts"])
-            run.restore(saved)
-        for shot in range(0 if saved is None else int(saved["shot"]), shots):
-            if estimate == "filtered":
-                tracker = Tracker.of(made)
-                if saved is not None and saved["tracker"] is not None and shot == saved["shot"]:
-                    tracker.restore(saved["tracker"])
-                run.follow(tracker, shot, counts)
-                for key in counts:
-                    counts[key] += getattr(tracker, key)
-            else:
-                fetch = _Fetch(records, inputs, shot)
-                if estimate == "smoothed":
-                    forward = made.state.copy()
-                    chunk = max(_CHUNK // 16, size >> 12)  # small: they stay in the processor's caches
-                    pieces = smooth(made.schedule, made.plan, forward, fetch, size, chunk, run.seen(shot, counts))
-                else:
-                    pieces = retrodict(made.schedule, made.plan, fetch, size, _CHUNK)
-                    counts["log_likelihood"] = np.nan
-                for piece in _counted(pieces, made):
-                    run.store(piece, shot)
-                counts["missing"] += fetch.missing
-                counts["clipped"] += fetch.clipped
-            run.safe({"shot": shot + 1, "tracker": None, "counts": counts})
-        exact_rows, exact_covariance = file.exact(len(made.plan.read))
+    job = _Job(experiment, tuple(records), densities, frame, every, **options)
+    given = dict(facts or {})
+    with TrackFile.open(output, job.shapes, "" if output is None else job.fingerprint(given)) as file:
+        run = _Run(file, job.made, records, job.monitor, job.keeps, listener(progress, "part"))
+        counts = _all_shots(run, job)
+        first, rows = job.first, len(job.made.plan.read)
+        exact_rows, exact_covariance = file.exact(rows)
         found = Track(
-            file.arrays["mean"], first.steady_covariance(estimate), file.arrays["innovation"], exact_rows=exact_rows,
-            exact_covariance=exact_covariance, **counts, **numbers,
+            file.arrays["mean"], first.steady_covariance(job.estimate), file.arrays["innovation"], exact_rows=exact_rows,
+            exact_covariance=exact_covariance, **counts, **job.numbers(given),
         )  # fmt: skip
-        if callable(facts):
-            found = replace(found, provenance=found.provenance | dict(facts(found)))
-        if output is None:
-            return found
-        for key in ("covariance", "exact_rows", "exact_covariance"):
-            file.add(key, getattr(found, key))
-        file.finish(attributes(found))
-    return load_track(output)
+        yield Tracked(found, file)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Everything that decides a track, checked; and what follows from it before any sample is read."""
+
+    experiment: Experiment
+    records: tuple[Record, ...]
+    densities: tuple[float, ...]
+    frame: FrameName
+    every: int | None
+    estimate: Estimate = "filtered"
+    modes: Sequence[str] | None = None
+    start: Start = "unconditional"
+    schedule: Schedule = ()
+    ahead_s: float = 0.0
+    demodulate: Demodulation | None = None
+    single: bool = False
+    square_root: bool = False
+    innovations: bool = True
+    likelihood: bool = True
+    monitor: Callable[[int, Array], None] | None = None
+
+    def __post_init__(self) -> None:
+        if self.estimate not in ("filtered", "smoothed", "retrodicted"):
+            raise InputError(f"estimate = '{self.estimate}': must be filtered, smoothed or retrodicted")
+        if self.estimate != "filtered" and (self.ahead_s or self.single or self.square_root):
+            raise InputError(
+                f"estimate = '{self.estimate}': ahead_s, single and square_root are for filtered estimates"
+            )
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the innovations are kept."""
+        return self.innovations and self.estimate != "retrodicted"
+
+    @cached_property
+    def inputs(self) -> Currents:
+        """How stored samples become currents."""
+        return currents(self.records, self.densities, self.demodulate)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What `setup` is told."""
+        watched = self.keeps or self.monitor is not None or self.estimate != "filtered"
+        return {
+            "frame": self.frame, "modes": self.modes, "start": self.start, "schedule": self.schedule,
+            "ahead_s": self.ahead_s, "single": self.single, "square_root": self.square_root,
+            "likelihood": self.likelihood or watched,
+        }  # fmt: skip
+
+    @cached_property
+    def made(self) -> Setup:
+        """Models, plan and first state."""
+        made = setup(self.experiment, self.inputs, every=self.every, **self.options)
+        if self.every is None and made.plan.every > self.size:  # a record shorter than the default decimation
+            made = setup(self.experiment, self.inputs, every=max(1, self.size), **self.options)
+        if self.size // made.plan.every < 1:
+            raise InputError(f"every = {made.plan.every}: must be between 1 and the {self.size} samples of the record")
+        return made
+
+    @cached_property
+    def first(self) -> Stage:
+        """The model at the start, and its steady filter."""
+        return Stage(self.made.schedule[0][1], self.made.plan)
+
+    @cached_property
+    def size(self) -> int:
+        """Samples of a shot."""
+        return length(self.records, self.inputs)
+
+    @property
+    def shapes(self) -> dict[str, Any]:
+        """Of the arrays that are written."""
+        q, shots = len(self.first.model.R), self.records[0].shots
+        lead = (shots,) if shots > 1 else ()
+        rows = self.size // self.made.plan.every
+        return {
+            "mean": ((*lead, rows, len(self.made.plan.read)), np.float32 if self.single else np.float64),
+            "innovation": ((*lead, self.size if self.keeps else 0, *((q,) if q > 1 else ())), np.float32),
+        }
+
+    def numbers(self, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """What a `Track` says of itself."""
+        made, first, record = self.made, self.first, self.records[0]
+        return {
+            "innovation_variance_sn": made.innovation_variance_sn,
+            "modes": made.modes, "frame": self.frame, "rotation_hz": made.rotation_hz, "time_start_s": made.first_s,
+            "time_step_s": made.step_s, "sample_rate_hz": 1 / self.inputs.interval_s, "record_start_s": record.start_s,
+            "memory_s": np.inf if first.steady is None else first.steady.memory_s, "estimate": self.estimate,
+            "provenance": {"mean_removed": _level(record, self.inputs), "unit": record.unit} | dict(facts),
+        }  # fmt: skip
+
+    def fingerprint(self, facts: Mapping[str, Any]) -> str:
+        """Everything that decides the numbers: a killed run is resumed by the same one only."""
+        return to_json([
+            self.experiment.resolved().to_dict(), [[float(t), e.resolved().to_dict()] for t, e in self.schedule],
+            [identity(r) for r in self.records], self.densities, self.made.plan.every, self.estimate,
+            list(self.made.modes), packed(self.made.state.P),
+            {k: repr(v) for k, v in self.options.items() if k not in ("schedule", "start")}, repr(self.demodulate),
+            self.keeps, {k: str(v) for k, v in facts.items()},
+        ], None)  # fmt: skip
+
+
+def _all_shots(run: _Run, job: _Job) -> dict[str, Any]:
+    """Every shot through the filter, or backwards; missing and clipped samples and the likelihood."""
+    counts: dict[str, Any] = {"missing": 0, "clipped": 0, "log_likelihood": 0.0}
+    saved = run.file.resumed
+    if saved is not None:
+        counts = dict(saved["counts"])
+        run.restore(saved)
+    for shot in range(0 if saved is None else int(saved["shot"]), job.records[0].shots):
+        if job.estimate == "filtered":
+            tracker = Tracker.of(job.made)
+            if saved is not None and saved["tracker"] is not None and shot == saved["shot"]:
+                tracker.restore(saved["tracker"])
+            run.follow(tracker, shot, counts)
+            for key in counts:
+                counts[key] += getattr(tracker, key)
+        else:
+            _backwards(run, job, shot, counts)
+        run.safe({"shot": shot + 1, "tracker": None, "counts": counts})
+    return counts
+
+
+def _backwards(run: _Run, job: _Job, shot: int, counts: dict[str, Any]) -> None:
+    """One shot smoothed or retrodicted."""
+    made, size = job.made, job.size
+    fetch = _Fetch(job.records, job.inputs, shot)
+    if job.estimate == "smoothed":
+        chunk = max(_CHUNK // 16, size >> 12)  # small: they stay in the processor's caches
+        pieces = smooth(made.schedule, made.plan, made.state.copy(), fetch, size, chunk, run.seen(shot, counts))
+    else:
+        pieces = retrodict(made.schedule, made.plan, fetch, size, _CHUNK)
+        counts["log_likelihood"] = np.nan
+    for piece in _counted(pieces, made):
+        run.store(piece, shot)
+    counts["missing"] += fetch.missing
+    counts["clipped"] += fetch.clipped
 
 
 # -- pieces of a run --------------------------------------------------------------------------------------------------
@@ -206,7 +327,7 @@ class _Run:
         records: Sequence[Record],
         monitor: Callable[[int, Array], None] | None,
         keep: bool,
-        progress: Callable[[float], None] | None,
+        progress: Progress,
     ) -> None:
         self.file, self.made, self.records, self.monitor = file, made, records, monitor
         self.keep, self.scale, self.progress = keep, np.sqrt(made.currents.interval_s / VACUUM), progress
@@ -253,8 +374,7 @@ class _Run:
         self.innovations(piece.innovation, piece.start, shot)
         self.file.append(piece.exact + shot * (self.size // self.made.plan.every), piece.covariance)
         self.done += piece.stop - piece.start
-        if self.progress:
-            self.progress(self.done / (self.size * self.shots))
+        self.progress("filtering", self.done / (self.size * self.shots))
 
     def seen(self, shot: int, counts: dict[str, Any]) -> Callable[[Array, int, State], None]:
         """Takes the innovations of a smoother's forward pass, and its likelihood at the end."""
@@ -320,10 +440,6 @@ class _Fetch:
     def clipped(self) -> int:
         """Stored samples that are clipped."""
         return sum(c for _, c in self._counts.values())
-
-
-def _given(facts: Any) -> dict[str, Any]:
-    return {} if facts is None or callable(facts) else dict(facts)
 
 
 def _level(record: Record, inputs: Currents) -> float:
