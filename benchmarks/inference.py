@@ -70,17 +70,17 @@ def spectra() -> None:
     record = simulated("r", e, (1.25e6, 1.49e6), 1.0, 1, 400.0)
     target = Target(Campaign("c", (replace(record, line_hz=1e9),), e.priors))
     run, at = target.evaluator(), np.zeros(target.size)
-    assert target._data[0].size == 600
+    assert target.likelihood.data[0].size == 600
 
-    V, out, g, one = np.empty((6, 6)), np.zeros((7, 13)), np.ones(600), np.zeros(target.program.memory.size)
-    codes, memory = target.program.arrays, target.program.memory.copy()
+    V, out, g, one = np.empty((6, 6)), np.zeros((7, 13)), np.ones(600), np.zeros(target.tape.memory.size)
+    codes, memory = target.tape.arrays, target.tape.memory.copy()
 
     def ours_gradient() -> None:
         loops.forward(*codes, memory)
         ours()
         loops.lyapunov_doubling(A, Qc, V)
         loops.noise_density(A, Qc, Nc, r[0], C, V, w, none, none, S, g, out)
-        one[target.program.outputs] = 1.0
+        one[target.tape.outputs] = 1.0
         loops.reverse(*codes, memory, one)
 
     def lapack() -> np.ndarray:

@@ -41,6 +41,7 @@ from backaction.experiment.ties import Expression, expression, follow_ties
 from backaction.experiment.toml import read_prior, unit_bounds
 from backaction.inference.calibration_file import Correlated, read_calibrations
 from backaction.inference.data import Measured, simulated
+from backaction.inference.likelihood import Likelihood
 from backaction.numerics.matrices import Array
 from backaction.records.formats import read_record
 from backaction.records.record import Record
@@ -51,7 +52,6 @@ from backaction.systems.sampled import Digitiser
 from backaction.units import number
 from backaction.workers import Progress, quiet
 
-KINDS = ("gamma", "thomas2021")
 MODEL_ERROR = "likelihood.model_error"
 _KEYS = (
     "name", "experiment", "band_hz", "resolution_hz", "shot", "dark", "record", "vary", "prior", "tie", "derived",
@@ -71,19 +71,6 @@ _RECORD_KEYS = (
     "scale",
     "prior",
 )
-
-
-@dataclass(frozen=True)
-class Likelihood:
-    """How bins scatter about the model.
-
-    `gamma`: averaged periodograms, Gamma with the effective number of averages N; a relative `model_error` e widens it to
-    1/N_e = 1/N + e^2. `thomas2021`: Gaussian with sd = 0.08 y + 0.1 SN, y the measured bin (Methods E; that the two parts
-    add up linearly is our reading).
-    """
-
-    kind: str = "gamma"
-    model_error: float | Prior = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,13 +128,7 @@ class Campaign:
         names = [r.name for r in self.records]
         if len(set(names)) < len(names):
             raise InputError(f"{self.name}: two records have the name '{max(names, key=names.count)}'")
-        if self.likelihood.kind == "thomas2021" and self.likelihood.model_error != 0.0:
-            raise InputError(f"{self.name}: [likelihood] model_error belongs to kind = 'gamma'")
-        if self.likelihood.kind not in KINDS:
-            raise InputError(
-                f"{self.name}: [likelihood] kind = '{self.likelihood.kind}': must be one of {', '.join(KINDS)}"
-                f"{nearest(self.likelihood.kind, KINDS)}"
-            )
+        self.likelihood.check(self.name)
         for f in self.vary:
             if f not in self.priors:
                 raise InputError(f"{self.name}: [vary] '{f}' has no prior{nearest(f, self.priors)}")

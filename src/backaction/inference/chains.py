@@ -27,8 +27,9 @@ ACCEPT = (0.8, 0.95)
 def fingerprint(target: Target, mode: Maximum, draws: int, seed: int, accept: float) -> str:
     """What a stored chain belongs to: program, data, priors, mode, length, acceptance and seed."""
     digest = hashlib.sha256()
-    tables = (*target._data, *target._maps, *target._frequencies, target._layout, target._slot_table)
-    for a in (*target.program.arrays, target.program.memory, *tables, mode.u, mode.root):
+    found = target.likelihood
+    tables = (*found.data, *found.maps, found.layout, *found.program.slots)
+    for a in (*target.tape.arrays, target.tape.memory, *tables, mode.u, mode.root):
         digest.update(np.ascontiguousarray(a).tobytes())
     digest.update(json.dumps([target.names, draws, seed, accept, TUNE, __version__]).encode())
     return digest.hexdigest()[:20]

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from backaction.inference.campaign import Likelihood
 from backaction.inference.data import Measured
+from backaction.inference.likelihood import Likelihood
 from backaction.inference.maximum import Maximum
 from backaction.inference.quantities import DerivedQuantity
 from backaction.inference.samplers import Draws
 from backaction.inference.target import SCALE, Target
 from backaction.numerics.matrices import Array
-from backaction.records.statistics import Check, chi_square_p, gamma_normal_scores, residual_lines
+from backaction.records.statistics import Check, chi_square_p, residual_lines
 
 RHAT, LEAST = 1.01, 400.0
 """Largest R-hat and least effective number of draws (bulk and tail) of a converged run (Vehtari et al. 2021)."""
@@ -88,10 +88,7 @@ def _predicted(fine: Target, draws: Draws, most: int = 100) -> list[Check]:
     for record, mu in zip(fine.campaign.records, models, strict=True):
         N, y = record.averages, record.density_sn
         good_ones = [(m, e) for m, e in zip(mu, error, strict=True) if np.all(np.isfinite(m))]
-        if fine.campaign.likelihood.kind == "thomas2021":
-            values = [(y - m) / (0.08 * y + 0.1) for m, _ in good_ones]
-        else:
-            values = [gamma_normal_scores(y / m, 1 / (1 / N + e**2)) for m, e in good_ones]
+        values = [fine.campaign.likelihood.scores(y, m, N, e) for m, e in good_ones]
         bins = float(np.mean([chi_square_p(z) for z in values]))
         bands = float(np.mean([chi_square_p(banded(z)) for z in values]))
         middle = np.mean(mu[np.all(np.isfinite(mu), axis=-1)], axis=0)

@@ -33,11 +33,7 @@ def data_tree(found: Posterior) -> Any:
     error = found.ready.fine.model_error(found.draws.flat[chosen])[:, None]
     replicas = {}
     for r, mu in zip(fine, models, strict=True):
-        if found.campaign.likelihood.kind == "thomas2021":
-            replicas[r.name] = (mu + (0.08 * r.density_sn + 0.1) * rng.standard_normal(mu.shape))[None]
-            continue
-        N = 1 / (1 / r.averages + error**2)
-        replicas[r.name] = (mu * rng.gamma(N, 1 / N, mu.shape))[None]
+        replicas[r.name] = found.campaign.likelihood.replica(rng, mu, r.density_sn, r.averages, error)[None]
     prior = target.values(rng.standard_normal((1, 1000, target.size)))
     groups = {
         "posterior": {n: found.values[..., i] for i, n in enumerate(labels)},

@@ -246,7 +246,7 @@ class Trace:
             self._known[key] = self._new(code, first, second, value, False)
         return self._known[key]
 
-    def program(self, outputs: Sequence[Any]) -> Program:
+    def program(self, outputs: Sequence[Any]) -> Tape:
         """The operations that the `outputs` (variables or numbers) need."""
         wanted = [self.number(o).index for o in outputs]
         count = len(self.inputs)
@@ -265,7 +265,7 @@ class Trace:
         place[order] = np.arange(len(order))
         first = int(np.sum(kind < 2))
         ops = order[first:]
-        return Program(
+        return Tape(
             np.array([self.codes[i] for i in ops], dtype=np.int64),
             np.array([place[self.left[i]] for i in ops], dtype=np.int64),
             np.array([place[self.right[i]] for i in ops], dtype=np.int64),
@@ -293,7 +293,7 @@ def _value(code: int, a: float, b: float) -> float:
 
 
 @dataclass(frozen=True, eq=False)
-class Program:
+class Tape:
     """Operations `codes[i]`: memory[first + i] = code(memory[left[i]], memory[right[i]]); results at `outputs`.
 
     `memory` holds the inputs, the constants and room for the results; its values are those of the trace.

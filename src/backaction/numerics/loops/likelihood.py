@@ -2,8 +2,7 @@
 
 For every record: the program gives A, Q, N, R, C and the scale; the spectrum at all points (`loops.spectrum`); the
 expected bins (`inference.bins.Bins`); the log-likelihood of the measured ones. The reverse goes the same way back. One
-call, no Python inside, the interpreter lock released. `layout` has a row of numbers per record, in the order of the
-names below.
+call, no Python inside, the interpreter lock released. `layout` has a row of numbers per record, `LAYOUT`.
 """
 
 import math
@@ -14,24 +13,17 @@ from backaction.numerics.loops.program import forward, reverse
 from backaction.numerics.loops.riccati import lyapunov_doubling
 from backaction.numerics.loops.spectrum import noise_density
 
-(
-    STATES,
-    SLOTS,
-    POINTS,
-    COUNT,
-    BINS,
-    SIZE,
-    QUADRATURE,
-    NODES,
-    ALIASES,
-    WEIGHTS,
-    NODE_WEIGHTS,
-    ALIAS_WEIGHTS,
-    SCALE,
-    ERROR,
-    KIND,
-    TURNS,
-) = range(16)
+LAYOUT = np.dtype(
+    [
+        (name, np.int64)
+        for name in (
+            "states", "slots", "points", "count", "bins", "size", "quadrature", "nodes", "aliases", "weights",
+            "node_weights", "alias_weights", "scale", "error", "gaussian", "turns",
+        )
+    ]
+)  # fmt: skip
+"""A row per record: its number of states; where its matrices, points, bins and weights begin in the flat tables and how many
+there are; the places of scale and model error; whether its bins are Gaussian, and whether white noise turns."""
 
 
 def digamma(x):
@@ -60,32 +52,41 @@ def expected(S, W, B, T, rest, R, first, size, q, nodes, aliases, mu):
         mu[first + b] = 2.0 * total
 
 
+def unpacked(memory, slots, at, A, Q, N, C):
+    """A, Q, N, C of one record from the program's memory; returns R."""
+    n = len(A)
+    for i in range(n):
+        for j in range(n):
+            A[i, j] = memory[slots[at + i * n + j]]
+            Q[i, j] = memory[slots[at + n * n + i * n + j]]
+        N[i] = memory[slots[at + 2 * n * n + i]]
+        C[i] = memory[slots[at + 2 * n * n + n + 1 + i]]
+    return memory[slots[at + 2 * n * n + n]]
+
+
+def gamma_bin(y, m, N, error, constant, slopes):
+    """Ln Gamma(y; N_e, m/N_e) with 1/N_e = 1/N + error^2, and its derivatives by m and error."""
+    if error == 0.0:
+        return constant - N * (math.log(m) + y / m), N * (y / m - 1.0) / m, 0.0
+    N_e = 1.0 / (1.0 / N + error * error)
+    value = N_e * math.log(N_e) - math.lgamma(N_e) + (N_e - 1.0) * math.log(y) - N_e * (math.log(m) + y / m)
+    by_error = 0.0
+    if slopes:
+        by_N = math.log(N_e) + 1.0 - digamma(N_e) + math.log(y) - math.log(m) - y / m
+        by_error = -by_N * 2.0 * error * N_e * N_e
+    return value, N_e * (y / m - 1.0) / m, by_error
+
+
+def gaussian_bin(y, m, sd):
+    """Ln of the normal density, and its derivative by m."""
+    z = (y - m) / sd
+    return -0.5 * z * z - math.log(sd) - 0.9189385332046727, z / sd
+
+
 def density(
-    codes,
-    left,
-    right,
-    memory,
-    bar,
-    u,
-    layout,
-    slots,
-    guarded,
-    bounds,
-    w,
-    cr,
-    ci,
-    W,
-    B,
-    T,
-    rest,
-    y,
-    averages,
-    constant,
-    S,
-    g,
-    mu,
-    grad,
-):
+    codes, left, right, memory, bar, u, layout, slots, guarded, bounds, w, cr, ci, W, B, T, rest, y, averages, constant, S,
+    g, mu, grad,
+):  # fmt: skip
     """Log-posterior at u (mu filled with the expected bins in SN, scale included); `grad` filled where it is not empty.
 
     -inf where a system is unstable, an expected bin is not positive, or a `guarded` field is outside its bounds.
@@ -104,42 +105,23 @@ def density(
         value -= 0.5 * u[i] * u[i]
     none = np.empty(0)
     for r in range(len(layout)):
-        A = np.empty((layout[r, STATES], layout[r, STATES]))
+        row = layout[r]
+        A = np.empty((row["states"], row["states"]))
         n = len(A)
-        at = layout[r, SLOTS]
+        at = row["slots"]
         Q, N, C = np.empty((n, n)), np.empty(n), np.empty(n)
-        for i in range(n):
-            for j in range(n):
-                A[i, j] = memory[slots[at + i * n + j]]
-                Q[i, j] = memory[slots[at + n * n + i * n + j]]
-            N[i] = memory[slots[at + 2 * n * n + i]]
-            C[i] = memory[slots[at + 2 * n * n + n + 1 + i]]
-        R = memory[slots[at + 2 * n * n + n]]
+        R = unpacked(memory, slots, at, A, Q, N, C)
         V = np.empty((n, n)) if slopes else np.empty((0, 0))
         if not lyapunov_doubling(A, Q, V):
             return -np.inf
-        p, count = layout[r, POINTS], layout[r, COUNT]
-        turns = count if layout[r, TURNS] else 0
-        first, size = layout[r, BINS], layout[r, SIZE]
-        q, nodes, aliases = layout[r, QUADRATURE], layout[r, NODES], layout[r, ALIASES]
-        iw, ib, it = layout[r, WEIGHTS], layout[r, NODE_WEIGHTS], layout[r, ALIAS_WEIGHTS]
-        noise_density(
-            A,
-            Q,
-            N,
-            R,
-            C,
-            V,
-            w[p : p + count],
-            cr[p : p + turns],
-            ci[p : p + turns],
-            S[p : p + count],
-            none,
-            np.empty((0, 0)),
-        )
+        p, count = row["points"], row["count"]
+        turns = count if row["turns"] else 0
+        first, size, q, nodes, aliases = row["bins"], row["size"], row["quadrature"], row["nodes"], row["aliases"]
+        iw, ib, it = row["weights"], row["node_weights"], row["alias_weights"]
+        points, real, imaginary = w[p : p + count], cr[p : p + turns], ci[p : p + turns]
+        noise_density(A, Q, N, R, C, V, points, real, imaginary, S[p : p + count], none, np.empty((0, 0)))
         expected(S[p : p + count], W[iw:], B[ib:], T[it:], rest, R, first, size, q, nodes, aliases, mu)
-        scale, error = memory[layout[r, SCALE]], memory[layout[r, ERROR]]
-        kind = layout[r, KIND]
+        scale, error = memory[row["scale"]], memory[row["error"]]
         slope_scale, slope_error, slope_R = 0.0, 0.0, 0.0
         sums = np.zeros(max(nodes, 1))
         for b in range(first, first + size):
@@ -148,27 +130,14 @@ def density(
             mu[b] = m
             if not (m > 0.0 and m < 1e300):
                 return -np.inf
-            if kind == 0:
-                if error == 0.0:
-                    N_b = averages[b]
-                    value += constant[b] - N_b * (math.log(m) + y[b] / m)
-                else:
-                    N_b = 1.0 / (1.0 / averages[b] + error * error)
-                    value += (
-                        N_b * math.log(N_b)
-                        - math.lgamma(N_b)
-                        + (N_b - 1.0) * math.log(y[b])
-                        - N_b * (math.log(m) + y[b] / m)
-                    )
-                    if slopes:
-                        by_N = math.log(N_b) + 1.0 - digamma(N_b) + math.log(y[b]) - math.log(m) - y[b] / m
-                        slope_error -= by_N * 2.0 * error * N_b * N_b
-                by_m = N_b * (y[b] / m - 1.0) / m
+            if row["gaussian"]:
+                term, by_m = gaussian_bin(y[b], m, averages[b])
+                by_error = 0.0
             else:
-                sd = averages[b]  # of the Gaussian
-                value -= 0.5 * ((y[b] - m) / sd) ** 2 + math.log(sd) + 0.9189385332046727
-                by_m = (y[b] - m) / (sd * sd)
+                term, by_m, by_error = gamma_bin(y[b], m, averages[b], error, constant[b], slopes)
+            value += term
             if slopes:
+                slope_error += by_error
                 slope_scale += by_m * bare
                 weight = 2.0 * by_m * scale
                 slope_R += weight * rest[b]
@@ -182,31 +151,24 @@ def density(
                 for k in range(aliases):
                     g[p + size * q + j * aliases + k] = sums[j] * T[it + j * aliases + k]
             out = np.zeros((n + 1, 2 * n + 1))
-            noise_density(
-                A,
-                Q,
-                N,
-                R,
-                C,
-                V,
-                w[p : p + count],
-                cr[p : p + turns],
-                ci[p : p + turns],
-                S[p : p + count],
-                g[p : p + count],
-                out,
-            )
-            for i in range(n):
-                for j in range(n):
-                    bar[slots[at + i * n + j]] += out[i, j]
-                    bar[slots[at + n * n + i * n + j]] += out[i, n + j]
-                bar[slots[at + 2 * n * n + i]] += out[i, 2 * n]
-                bar[slots[at + 2 * n * n + n + 1 + i]] += out[n, i]
-            bar[slots[at + 2 * n * n + n]] += out[n, 2 * n] + slope_R
-            bar[layout[r, SCALE]] += slope_scale
-            bar[layout[r, ERROR]] += slope_error
+            noise_density(A, Q, N, R, C, V, points, real, imaginary, S[p : p + count], g[p : p + count], out)
+            returned(out, slots, at, slope_R, bar)
+            bar[row["scale"]] += slope_scale
+            bar[row["error"]] += slope_error
     if slopes:
         reverse(codes, left, right, memory, bar)
         for i in range(len(u)):
             grad[i] = bar[i] - u[i]
     return value
+
+
+def returned(out, slots, at, slope_R, bar):
+    """Add the adjoint of one record's spectrum (`noise_density`) to the places of its matrices."""
+    n = len(out) - 1
+    for i in range(n):
+        for j in range(n):
+            bar[slots[at + i * n + j]] += out[i, j]
+            bar[slots[at + n * n + i * n + j]] += out[i, n + j]
+        bar[slots[at + 2 * n * n + i]] += out[i, 2 * n]
+        bar[slots[at + 2 * n * n + n + 1 + i]] += out[n, i]
+    bar[slots[at + 2 * n * n + n]] += out[n, 2 * n] + slope_R

@@ -1,0 +1,156 @@
+"""The compiled log-posterior of a campaign's spectra: a program, the bins it is compared with, and its exact gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+
+from backaction.constants import TWO_PI
+from backaction.errors import ModelError
+from backaction.inference.bins import Bins
+from backaction.inference.data import Measured
+from backaction.inference.likelihood import Likelihood
+from backaction.inference.model import JointProgram
+from backaction.numerics.compile import library
+from backaction.numerics.loops.likelihood import LAYOUT
+from backaction.numerics.matrices import Array
+
+UNROLLED = 8
+"""Up to so many states, the same in all records, the loops are made for their number: more only cost compilation."""
+
+
+@dataclass(frozen=True, eq=False)
+class Density:
+    """ln p(u | data) of the bins of some records (SN) under a program; the data of record `chosen` alone count, or of all.
+
+    Several threads need an `evaluator()` each.
+    """
+
+    program: JointProgram
+    likelihood: Likelihood
+    records: tuple[Measured, ...]
+    bins: tuple[Bins, ...]
+    chosen: int | None = None
+
+    @classmethod
+    def of(cls, program: JointProgram) -> Density:
+        """That of the campaign's own data."""
+        campaign = program.parameters.campaign
+        return cls(program, campaign.likelihood, campaign.records, tuple(r.bins() for r in campaign.records))
+
+    def with_data(self, records: Sequence[Measured]) -> Density:
+        """The same for other data; nothing is traced again."""
+        return replace(self, records=tuple(records))
+
+    def only(self, record: int) -> Density:
+        """That of one record's data alone."""
+        return replace(self, chosen=record)
+
+    @cached_property
+    def layout(self) -> Array:
+        """A row of numbers per record, as `loops.likelihood` reads them."""
+        rows = np.zeros(len(self.records), dtype=LAYOUT)
+        at = dict.fromkeys(("slots", "points", "bins", "weights", "node_weights", "alias_weights"), 0)
+        for k, b in enumerate(self.bins):
+            row, slots = rows[k], self.program.slots[k]
+            row["states"] = self.program.states[k]
+            for name, value in at.items():
+                row[name] = value
+            row["count"] = b.frequency_hz.size
+            row["size"], row["quadrature"] = b.weights.shape
+            row["nodes"], row["aliases"] = b.alias_weights.shape
+            row["scale"], row["error"] = self.program.scales[k], self.program.error
+            row["gaussian"], row["turns"] = not self.likelihood.gamma, np.any(b.phase != 1)
+            sizes = (slots.size, b.frequency_hz.size, b.white.size, b.weights.size, b.node_weights.size)
+            for name, size in zip(at, (*sizes, b.alias_weights.size), strict=True):
+                at[name] += size
+        return rows if self.chosen is None else rows[self.chosen : self.chosen + 1]
+
+    @cached_property
+    def maps(self) -> tuple[Array, ...]:
+        """Flat tables of the bins: angular frequencies, phases (real, imaginary), weights, white parts."""
+        turn = np.concatenate([b.phase for b in self.bins])
+        w = TWO_PI * np.concatenate([b.frequency_hz for b in self.bins])
+        parts = ("weights", "node_weights", "alias_weights", "white")
+        flat = [np.ascontiguousarray(np.concatenate([getattr(b, p).ravel() for b in self.bins])) for p in parts]
+        return w, np.ascontiguousarray(turn.real), np.ascontiguousarray(turn.imag), *flat
+
+    @cached_property
+    def data(self) -> tuple[Array, Array, Array]:
+        """Bins (SN) of all records, their N or sd, and the constants of their likelihood."""
+        for r in self.records:
+            if np.any(r.density_sn <= 0):
+                raise ModelError(f"{r.name}: a bin of the spectrum is not positive")
+        y = np.concatenate([r.density_sn for r in self.records])
+        return y, *self.likelihood.tables(y, np.concatenate([r.averages for r in self.records]))
+
+    def split(self, flat: Array) -> list[Array]:
+        """A flat table of bins by record."""
+        ends = np.cumsum([0, *(b.white.size for b in self.bins)])
+        return [flat[..., a:b] for a, b in pairwise(ends)]
+
+    def evaluator(self) -> Evaluator:
+        """Density and gradient with work space of their own (one per thread)."""
+        return Evaluator(self)
+
+
+class Evaluator:
+    """A `Density` with its own work space; calls release the interpreter lock."""
+
+    def __init__(self, density: Density) -> None:
+        program = density.program
+        sizes = set(program.states)
+        n = sizes.pop() if len(sizes) == 1 and max(sizes) <= UNROLLED else None
+        self._run = library("program", "spectrum", "riccati", "likelihood", n=n).density
+        memory = program.tape.memory
+        w, cr, ci, *maps = density.maps
+        points, self.size = w.size, program.parameters.size
+        self._front = (*program.tape.arrays, memory.copy(), np.zeros(len(memory)))
+        self._back = (
+            density.layout, np.concatenate(program.slots), program.guards, program.bounds, w, cr, ci, *maps, *density.data,
+            np.empty(points), np.empty(points),
+        )  # fmt: skip
+        self._mu, self._none = np.empty(density.data[0].size), np.empty(0)
+
+    def density(self, u: Array) -> float:
+        """Log-posterior (with its constants); -inf where the model has no answer."""
+        value = float(self._run(*self._front, np.ascontiguousarray(u), *self._back, self._mu, self._none))
+        return value if np.isfinite(value) else -np.inf
+
+    def gradient(self, u: Array) -> tuple[float, Array]:
+        """(log-posterior, its gradient)."""
+        grad = np.zeros(self.size)
+        value = float(self._run(*self._front, np.ascontiguousarray(u), *self._back, self._mu, grad))
+        if not (np.isfinite(value) and np.all(np.isfinite(grad))):
+            return -np.inf, np.zeros(self.size)
+        return value, grad
+
+    def model(self, u: Array) -> Array:
+        """Expected bins of all records (SN), NaN where there is none."""
+        return self._mu.copy() if np.isfinite(self.density(u)) else np.full(self._mu.size, np.nan)
+
+    def hessian(self, u: Array, at: Array | None = None) -> Array:
+        """Minus the second derivatives: central differences of exact gradients, symmetric.
+
+        Steps are 1e-4, or a hundredth of the width that the data leave to a coordinate where that is less. With `at`, the
+        gradient at u itself, one-sided differences: half the work.
+        """
+        H = np.empty((self.size, self.size))
+        for i in range(self.size):
+            step = 1e-4
+            for _ in range(4):
+                e = np.zeros(self.size)
+                e[i] = step
+                if at is not None:
+                    H[i] = (at - self.gradient(u + e)[1]) / step
+                else:
+                    H[i] = (self.gradient(u - e)[1] - self.gradient(u + e)[1]) / (2 * step)
+                wanted = 0.01 / np.sqrt(max(abs(H[i, i]), 1.0))
+                if step <= 2 * wanted:
+                    break
+                step = wanted
+        return (H + H.T) / 2
