@@ -170,12 +170,12 @@ def test_electronic_noise_is_a_term_after_the_efficiency():
 
 
 def test_electronic_noise_comes_from_the_experiment_and_a_conflicting_dark_warns():
-    from backaction.analysis.verdict import _dark_conflict
+    from backaction.records.taken import dark_conflict
 
     experiment = Experiment([Loss(name="l", transmission=1.0), Homodyne(name="d")])
     c = shot_noise(_white(2.5, 1), _white(2.5, 2), _white(0.5, 3), 0.0, (1e5, 4e5))
-    assert "set d.electronic_noise_sn = 0.2" in _dark_conflict(c, 0.0, experiment)[0]
-    assert _dark_conflict(c, 0.25, experiment) == []
+    assert "set d.electronic_noise_sn = 0.2" in dark_conflict(experiment, c)[0]
+    assert dark_conflict(experiment.with_values({"d.electronic_noise_sn": 0.25}), c) == []
 
 
 # -- rates ------------------------------------------------------------------------------------------------------------

@@ -235,7 +235,7 @@ def test_interrupt_leaves_nothing_and_exits_130(capsys, tmp_path, monkeypatch):
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(backaction.tracking, "track", stop)
+    monkeypatch.setattr(backaction.tracking, "tracked", stop)
     code, out, err = call(capsys, "track", "thomas2021", "r.h5", "--shot", "r.h5", "-o", "t.h5")
     assert (code, out) == (130, "")
     assert "interrupted" in err

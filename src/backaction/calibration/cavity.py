@@ -78,20 +78,10 @@ class SidebandBeat(Method, Scatter):
             Unknown("cavity_linewidth_hz", 1.8 * w0, 0.05 * w0, "Hz", lower=0.0),
             Unknown("amplitude", level, 0.05 * level, lower=0.0),
         ]
-
-        def model(v: Values) -> list[Array]:
-            k = v["cavity_linewidth_hz"]
-            if index == 0:
-                shape = W * k / np.abs(v["peak_hz"] ** 2 - W**2 - 1j * k * W)
-            else:
-                delta = np.sqrt(v["detuning_squared_hz2"])
-                shape = np.abs(beat(W, k, delta, index)) / (2 * delta / np.hypot(k / 2, delta))
-            if self.detector_pole_hz is not None:
-                shape = shape / np.hypot(1, W / float(self.detector_pole_hz))
-            return [v["amplitude"] * shape]
-
         starts = [{"cavity_linewidth_hz": k * w0} for k in (0.3, 1.0, 2.4)]
-        found = self.rescaled(fit(model, [self.block(y, tables[0])], unknowns, starts, self.kind))
+        found = self.rescaled(
+            fit(lambda v: [self.model(v, W)], [self.block(y, tables[0])], unknowns, starts, self.kind)
+        )
 
         def squared(v: Values) -> float:
             own = v.get("detuning_squared_hz2")
@@ -117,9 +107,21 @@ class SidebandBeat(Method, Scatter):
             warnings.append(
                 f"the detuning is not resolved (Delta^2 = {d2:.3g} +- {sd2:.2g} Hz^2): |Delta| < {limit:.3g} Hz (95 %)"
             )
-        mu = model(found.values)[0]
+        mu = self.model(found.values, W)
         panel = Panel("sideband beat", W / 1e6, y, mu, None, "modulation frequency (MHz)", "|beat|")
         return self.report(found, derived, priors, [panel], warnings, notes)
+
+    def model(self, v: Values, W: Array) -> Array:
+        """A W kappa/|w_0^2 - W^2 - i kappa W|, with an index A |`beat`| over its scale; then the detector's pole."""
+        k, index = v["cavity_linewidth_hz"], float(self.modulation_index)
+        if index == 0:
+            shape = W * k / np.abs(v["peak_hz"] ** 2 - W**2 - 1j * k * W)
+        else:
+            delta = np.sqrt(v["detuning_squared_hz2"])
+            shape = np.abs(beat(W, k, delta, index)) / (2 * delta / np.hypot(k / 2, delta))
+        if self.detector_pole_hz is not None:
+            shape = shape / np.hypot(1, W / float(self.detector_pole_hz))
+        return v["amplitude"] * shape
 
 
 def swept_amplitude(t: Array, kappa: float, rate: float, t0: float) -> Array:

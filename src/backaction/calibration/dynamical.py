@@ -71,44 +71,13 @@ class OpticalSpring(Method):
                 f"{table.name}: the damping nearly vanishes at a point: give damping_floor_hz, its absolute error there"
             )
         axis = table.axis(0, "W" if by_power else "Hz", self.axis_unit)
-        f = float(self.mechanical_hz)
         blocks: list[Any] = [
             Relative(damping, float(self.damping_noise), float(self.damping_floor_hz)),
             Gaussian(shift, float(self.shift_noise_hz)),
         ]
-        if by_power:
-            if self.detuning_hz is None or self.cavity_linewidth_hz is None:
-                raise InputError("optical_spring: against power needs detuning_hz and cavity_linewidth_hz")
-            d, k = float(self.detuning_hz), float(self.cavity_linewidth_hz)
-            unit = float(np.max(np.abs(self._pole(1e3 * np.ones(1), k, np.array([d]))[0])))
-            g = float(np.sqrt(np.max(np.abs(damping)) / max(unit, 1e-300) / np.max(axis))) * 1e3
-            unknowns = [Unknown("coupling_per_root_watt_hz", g, 0.02 * g, "Hz", lower=0.0)]
-
-            def model(v: Values) -> tuple[Array, Array]:
-                return self._pole(v["coupling_per_root_watt_hz"] * np.sqrt(axis), k, d + 0 * axis)
-        else:
-            at = int(np.argmax(np.abs(damping)))
-            k = 2 * max(abs(float(axis[at])), f / 2)
-            g = float(np.sqrt(np.max(np.abs(damping)) * k / 2))
-            unknowns = [
-                Unknown("coupling_hz", g, 0.02 * g, "Hz", lower=0.0),
-                Unknown("cavity_linewidth_hz", k, 0.05 * k, "Hz", lower=0.0),
-                Unknown(
-                    "detuning_offset_hz",
-                    0.0,
-                    float(self.offset_sd_hz) / 10,
-                    "Hz",
-                    prior=(0.0, float(self.offset_sd_hz)),
-                ),
-            ]
-
-            def model(v: Values) -> tuple[Array, Array]:
-                k, d = v["cavity_linewidth_hz"], axis + v["detuning_offset_hz"]
-                return self._pole(v["coupling_hz"] / np.sqrt(1 + (2 * d / k) ** 2), k, d)
-
-        starts = [{"coupling_hz": g * a, "cavity_linewidth_hz": k * b} for a in (0.5, 2.0) for b in (0.5, 1.5, 3.0)]
-        found = fit(model, blocks, unknowns, [] if by_power else starts, self.kind)
-        mu = model(found.values)
+        unknowns, starts = self._by_power(axis, damping) if by_power else self._by_detuning(axis, damping)
+        found = fit(lambda v: self.model(v, axis), blocks, unknowns, starts, self.kind)
+        mu = self.model(found.values, axis)
         x, label = (axis * 1e3, "power (mW)") if by_power else (axis / 1e3, "detuning (kHz)")
         panels = [
             Panel(t, x, y / 1e3, m / 1e3, None, label, f"{t} (kHz)")
@@ -130,6 +99,37 @@ class OpticalSpring(Method):
             )
             priors[f"{self.element}.coupling_hz"] = "operating_coupling_hz"
         return self.report(found, derived, priors, panels, (), notes)
+
+    def _by_power(self, axis: Array, damping: Array) -> tuple[list[Unknown], list[dict[str, float]]]:
+        """Unknown coupling per root power, from the largest damping over that of a trial coupling; no further starts."""
+        if self.detuning_hz is None or self.cavity_linewidth_hz is None:
+            raise InputError("optical_spring: against power needs detuning_hz and cavity_linewidth_hz")
+        d, k = float(self.detuning_hz), float(self.cavity_linewidth_hz)
+        unit = float(np.max(np.abs(self._pole(1e3 * np.ones(1), k, np.array([d]))[0])))
+        g = float(np.sqrt(np.max(np.abs(damping)) / max(unit, 1e-300) / np.max(axis))) * 1e3
+        return [Unknown("coupling_per_root_watt_hz", g, 0.02 * g, "Hz", lower=0.0)], []
+
+    def _by_detuning(self, axis: Array, damping: Array) -> tuple[list[Unknown], list[dict[str, float]]]:
+        """Unknown coupling, kappa and offset of the detunings, from the size and place of the largest damping."""
+        at = int(np.argmax(np.abs(damping)))
+        k = 2 * max(abs(float(axis[at])), float(self.mechanical_hz) / 2)
+        g = float(np.sqrt(np.max(np.abs(damping)) * k / 2))
+        sd = float(self.offset_sd_hz)
+        unknowns = [
+            Unknown("coupling_hz", g, 0.02 * g, "Hz", lower=0.0),
+            Unknown("cavity_linewidth_hz", k, 0.05 * k, "Hz", lower=0.0),
+            Unknown("detuning_offset_hz", 0.0, sd / 10, "Hz", prior=(0.0, sd)),
+        ]
+        starts = [{"coupling_hz": g * a, "cavity_linewidth_hz": k * b} for a in (0.5, 2.0) for b in (0.5, 1.5, 3.0)]
+        return unknowns, starts
+
+    def model(self, v: Values, axis: Array) -> tuple[Array, Array]:
+        """(damping, shift) at g = c sqrt(P), or at g = g_0/sqrt(1 + (2 Delta/kappa)^2) against detuning."""
+        if self.against == "power":
+            g = v["coupling_per_root_watt_hz"] * np.sqrt(axis)
+            return self._pole(g, float(self.cavity_linewidth_hz), float(self.detuning_hz) + 0 * axis)
+        k, d = v["cavity_linewidth_hz"], axis + v["detuning_offset_hz"]
+        return self._pole(v["coupling_hz"] / np.sqrt(1 + (2 * d / k) ** 2), k, d)
 
     def _pole(self, g: Array, kappa: float, delta: Array) -> tuple[Array, Array]:
         f, gamma = float(self.mechanical_hz), float(self.intrinsic_linewidth_hz)

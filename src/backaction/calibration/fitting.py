@@ -190,7 +190,9 @@ def fit(
     starts: Sequence[Values] = (),
     what: str = "fit",
 ) -> Fit:
-    """Find the unknowns at which `model(values)` (one array per block) is nearest the data.
+    """D(theta) = sum r(mu(theta), y)^2 + sum ((theta - mean)/sd)^2, at its minimum: the unknowns nearest data and priors.
+
+    r are the residuals of the blocks y, and mu(theta) = `model(values)`, one array per block.
 
     Parameters
     ----------
@@ -207,6 +209,17 @@ def fit(
     ModelError
         If no search converges, or the data leave a combination of the unknowns open.
     """
+    count = _count(observed, what)
+    unknowns = tuple(unknowns)
+    known = sum(u.prior is not None for u in unknowns)
+    if count + known < len(unknowns):
+        raise InputError(f"{what}: {count} data for {len(unknowns)} unknowns")
+    best = _best_of(model, observed, unknowns, starts, count, what)
+    return _refined(model, observed, unknowns, best, what)
+
+
+def _count(observed: Sequence[Observed], what: str) -> int:
+    """Number of real data; refuses values that are not finite, and densities that are not above zero."""
     count = 0
     for block in observed:
         y = np.asarray(block.y)  # type: ignore[attr-defined]
@@ -217,10 +230,19 @@ def fit(
                 f"{what}: a density of {np.min(y):.3g}: spectra are linear and > 0 here; if they are in dB, say unit = dB"
             )
         count += y.size * (2 if np.iscomplexobj(y) else 1)
-    unknowns = tuple(unknowns)
+    return count
+
+
+def _best_of(
+    model: Model,
+    observed: Sequence[Observed],
+    unknowns: Sequence[Unknown],
+    starts: Sequence[Values],
+    count: int,
+    what: str,
+) -> Array:
+    """The search of least deviance among the starts, up to the first that describes the `count` data (p > 1e-3)."""
     known = sum(u.prior is not None for u in unknowns)
-    if count + known < len(unknowns):
-        raise InputError(f"{what}: {count} data for {len(unknowns)} unknowns")
     good = []
     for s in ({}, *starts):
         run = _search(model, observed, unknowns, dict(s))
@@ -231,8 +253,12 @@ def fit(
         raise ModelError(
             f"{what}: no start converged ({1 + len(starts)} tried): look at the data beside the model's start"
         )
-    best = min(good, key=lambda r: r[1])[0]
-    for _ in range(4):  # with steps and scales of the errors themselves, and the scatter that the model implies
+    return min(good, key=lambda r: r[1])[0]
+
+
+def _refined(model: Model, observed: Sequence[Observed], unknowns: Sequence[Unknown], best: Array, what: str) -> Fit:
+    """The maximum near `best`, searched again with the errors as scales and the scatter that the model implies."""
+    for _ in range(4):
         before = best
         mu = model(_named(unknowns, best))
         observed = [

@@ -64,50 +64,14 @@ class Linearity(Method):
         return self._fitted(P, S, sd, same, notes, warnings)
 
     def _fitted(self, P: Array, S: Array, sd: Array, same: bool, notes: list[str], warnings: list[str]) -> Result:
-        if np.any(P < 0) or np.any(S <= 0) or not np.all(np.isfinite(S)):
-            raise InputError("linearity: powers must be >= 0 and levels > 0 and finite")
+        """S = e + s P + c P^2, and the straight line beside it; `same`: the dark level belongs to the others."""
+        _check_levels(P, S)
         lit = P > 0
-        if np.count_nonzero(lit) < 4:
-            raise InputError(f"linearity: {np.count_nonzero(lit)} powers: a parabola needs at least 4")
-        if np.max(P[lit]) < 1.5 * np.min(P[lit]):
-            raise InputError(
-                f"linearity: powers {np.min(P[lit]):g}..{np.max(P[lit]):g}: they must span a factor of 1.5"
-            )
-        if np.any(~lit) and np.min(S[~lit]) >= np.min(S[lit]):
-            raise InputError(
-                f"linearity: dark level {np.min(S[~lit]):.4g} is not below the signal's {np.min(S[lit]):.4g}: other "
-                f"gain, range or bandwidth?"
-            )
         if not same and np.any(~lit):
             P, S, sd = P[lit], S[lit], sd[lit]
-        slope = float((np.max(S) - np.min(S)) / (np.max(P) - np.min(P)))
-        top = float(np.max(P))
-        unknowns = [
-            Unknown("electronic", 0.1 * float(np.min(S)), 0.05 * float(np.min(S))),
-            Unknown("shot_per_power", slope, 0.02 * slope),
-            Unknown("quadratic", 0.0, 0.02 * slope / top),
-        ]
-
-        def model(v: Values) -> list[Array]:
-            return [v["electronic"] + v["shot_per_power"] * P + v.get("quadratic", 0.0) * P**2]
-
-        floor = slope * float(self.power_noise) * (P > 0)
-        block = Relative(S, sd, floor)
-        found = fit(model, [block], unknowns, (), self.kind)
-        line = fit(model, [block], unknowns[:2], (), self.kind)
-        excess = found.deviance / max(1, found.dof)
-        if self.rescale and excess > 1:
-            found = self._widened(found, excess)
-            line = self._widened(line, max(1.0, line.deviance / max(1, line.dof)))
-            notes.append(
-                f"errors were scaled by {np.sqrt(excess):.3g}: points scatter beyond their statistics (drift, alignment)"
-            )
-        elif excess > 2:
-            warnings.append(
-                f"points scatter {np.sqrt(excess):.2g} times their statistics (drift, alignment): errors are too "
-                f"small; --set rescale=true"
-            )
-        at = top if self.at_power is None else float(self.at_power)
+        found, line = self._fits(P, S, sd)
+        found, line = self._with_drift(found, line, notes, warnings)
+        at = float(np.max(P)) if self.at_power is None else float(self.at_power)
         derived = {
             "classical_share": (lambda v: v["quadratic"] * at / v["shot_per_power"], "1", f"c P/s at P = {at:g}"),
             "electronic_share": (
@@ -121,18 +85,7 @@ class Linearity(Method):
             f"{line['shot_per_power']:.5g} +- "
             f"{line.sd('shot_per_power'):.2g}, chi2 {line.deviance:.4g}/{line.dof}"
         )
-        panel = Panel(
-            "shot-noise linearity",
-            P,
-            S,
-            model(found.values)[0],
-            sd * S,
-            f"power ({self.power_unit})".replace(" ()", ""),
-            "level",
-            True,
-            bool(np.all(P > 0)),
-        )
-        panels = [panel, Panel("residuals", P, S / model(found.values)[0] - 1, 0 * P, sd, "power", "level/model - 1")]
+        panels = self._panels(P, S, sd, _parabola(found.values, P))
         priors = {} if self.at_power is None else {f"{self.element}.electronic_noise_sn": "electronic_share"}
         out = self.report(found, derived, priors, panels, warnings, notes)
         straight = (
@@ -146,17 +99,57 @@ class Linearity(Method):
         share = out["classical_share"]
         upper = max(share.value, 0.0) + 1.645 * share.sd
         if share.value < 2 * share.sd:
-            out = replace(
-                out,
-                notes=(
-                    *out.notes,
-                    f"no classical noise shown: below {100 * upper:.2g} % of shot noise at P = {at:g} (95 %)",
-                ),
-            )
+            bound = f"no classical noise shown: below {100 * upper:.2g} % of shot noise at P = {at:g} (95 %)"
+            out = replace(out, notes=(*out.notes, bound))
         return out
+
+    def _fits(self, P: Array, S: Array, sd: Array) -> tuple[Fit, Fit]:
+        """S = e + s P + c P^2, and S = e + s P: both fits; an error of the powers is one of slope times it in the level."""
+        slope = float((np.max(S) - np.min(S)) / (np.max(P) - np.min(P)))
+        top = float(np.max(P))
+        unknowns = [
+            Unknown("electronic", 0.1 * float(np.min(S)), 0.05 * float(np.min(S))),
+            Unknown("shot_per_power", slope, 0.02 * slope),
+            Unknown("quadratic", 0.0, 0.02 * slope / top),
+        ]
+        floor = slope * float(self.power_noise) * (P > 0)
+        block = Relative(S, sd, floor)
+        parabola = fit(lambda v: [_parabola(v, P)], [block], unknowns, (), self.kind)
+        line = fit(lambda v: [_parabola(v, P)], [block], unknowns[:2], (), self.kind)
+        return parabola, line
+
+    def _with_drift(self, found: Fit, line: Fit, notes: list[str], warnings: list[str]) -> tuple[Fit, Fit]:
+        """Both fits with their covariance times chi2/dof where `rescale` asks for it; else a warning where it exceeds 2."""
+        excess = found.deviance / max(1, found.dof)
+        if self.rescale and excess > 1:
+            found = self._widened(found, excess)
+            line = self._widened(line, max(1.0, line.deviance / max(1, line.dof)))
+            notes.append(
+                f"errors were scaled by {np.sqrt(excess):.3g}: points scatter beyond their statistics (drift, alignment)"
+            )
+        elif excess > 2:
+            warnings.append(
+                f"points scatter {np.sqrt(excess):.2g} times their statistics (drift, alignment): errors are too "
+                f"small; --set rescale=true"
+            )
+        return found, line
 
     def _widened(self, found: Fit, factor: float) -> Fit:
         return replace(found, covariance=found.covariance * factor, tested=False)
+
+    def _panels(self, P: Array, S: Array, sd: Array, mu: Array) -> list[Panel]:
+        level = Panel(
+            "shot-noise linearity",
+            P,
+            S,
+            mu,
+            sd * S,
+            f"power ({self.power_unit})".replace(" ()", ""),
+            "level",
+            True,
+            bool(np.all(P > 0)),
+        )
+        return [level, Panel("residuals", P, S / mu - 1, 0 * P, sd, "power", "level/model - 1")]
 
     # -- one spectrum per power -----------------------------------------------------------------------------------
 
@@ -196,6 +189,27 @@ class Linearity(Method):
                     f"the dark file has other settings ({', '.join(dict.fromkeys(differ))}): e is fitted freely"
                 )
         return np.array(P), np.array(S), np.array(sd), same, notes
+
+
+def _check_levels(P: Array, S: Array) -> None:
+    """Refuse levels from which a parabola cannot be found: too few powers, too narrow a range, a dark level too high."""
+    if np.any(P < 0) or np.any(S <= 0) or not np.all(np.isfinite(S)):
+        raise InputError("linearity: powers must be >= 0 and levels > 0 and finite")
+    lit = P > 0
+    if np.count_nonzero(lit) < 4:
+        raise InputError(f"linearity: {np.count_nonzero(lit)} powers: a parabola needs at least 4")
+    if np.max(P[lit]) < 1.5 * np.min(P[lit]):
+        raise InputError(f"linearity: powers {np.min(P[lit]):g}..{np.max(P[lit]):g}: they must span a factor of 1.5")
+    if np.any(~lit) and np.min(S[~lit]) >= np.min(S[lit]):
+        raise InputError(
+            f"linearity: dark level {np.min(S[~lit]):.4g} is not below the signal's {np.min(S[lit]):.4g}: other "
+            f"gain, range or bandwidth?"
+        )
+
+
+def _parabola(v: Values, P: Array) -> Array:
+    """S = e + s P + c P^2; without c the straight line."""
+    return v["electronic"] + v["shot_per_power"] * P + v.get("quadratic", 0.0) * P**2
 
 
 def power_of(name: str) -> float:

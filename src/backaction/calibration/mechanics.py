@@ -40,42 +40,12 @@ class Ringdown(Method, Scatter):
         table = tables[0]
         t = table.axis(0, "s", self.axis_unit)
         t = t - t[0]
-        complex_ = self.layout == "quadratures"
-        y: Array = table.column(1) + 1j * table.column(2) if complex_ else table.column(1)
-        energy = np.abs(y) ** (1 if self.layout == "power" else 2)
-        top = float(np.median(energy[: max(3, y.size // 50)]))
-        floor = float(np.median(energy[-max(3, y.size // 10) :]))
-        ratio = top / max(floor, 1e-12 * top)
-        if not ratio > 1.05:
-            raise ModelError(
-                f"{table.name}: the signal does not decay (first {top:.3g}, last {floor:.3g}): no ring-down"
-            )
-        within = np.flatnonzero(energy < floor + (top - floor) / np.exp(1.0))
-        life = float(t[within[0]]) if within.size else float(t[-1])
-        rate = 1 / (TWO_PI * max(life, float(t[1])))
-        unknowns = [
-            Unknown("mechanical_linewidth_hz", rate, 0.05 * rate, "Hz", lower=0.0),
-            Unknown("start", top - (0 if complex_ else floor), 0.05 * top, lower=0.0),
-        ]
-        if complex_:
-            angle = np.unwrap(np.angle(y[: max(4, np.searchsorted(t, life))]))
-            slope = np.polyfit(t[: angle.size], angle, 1)
-            unknowns += [
-                Unknown("offset_hz", float(slope[0]) / TWO_PI, 0.1 / life, "Hz"),
-                Unknown("phase_rad", float(slope[1]), 0.1, "rad"),
-            ]
-        else:
-            unknowns.append(Unknown("floor", floor, 0.05 * top, lower=0.0))
-
-        def model(v: Values) -> list[Array]:
-            decay = v["start"] * np.exp(-TWO_PI * v["mechanical_linewidth_hz"] * t)
-            if complex_:
-                return [np.sqrt(decay) * np.exp(1j * (TWO_PI * v["offset_hz"] * t + v["phase_rad"]))]
-            return [decay + v["floor"]] if self.layout == "power" else [np.sqrt(decay + v["floor"])]
-
+        y: Array = table.column(1) + 1j * table.column(2) if self.layout == "quadratures" else table.column(1)
+        unknowns = self._unknowns(table.name, t, y)
+        rate = unknowns[0].start
         found = self.rescaled(
             fit(
-                model,
+                lambda v: [self.model(v, t)],
                 [self.block(y, table)],
                 unknowns,
                 [{"mechanical_linewidth_hz": k * rate} for k in (0.3, 3.0)],
@@ -96,11 +66,44 @@ class Ringdown(Method, Scatter):
                 "1",
                 "f/gamma",
             )
-        mu = model(found.values)[0]
+        mu = self.model(found.values, t)
         panel = Panel("ring-down", t, np.abs(y), np.abs(mu), None, "time (s)", "signal", True)
         return self.report(
             found, derived, {f"{self.element}.mechanical_linewidth_hz": "mechanical_linewidth_hz"}, [panel], warnings
         )
+
+    def _unknowns(self, name: str, t: Array, y: Array) -> list[Unknown]:
+        """Starts from the first and last values and the time in which the energy falls to 1/e; first the linewidth."""
+        quadratures = self.layout == "quadratures"
+        energy = np.abs(y) ** (1 if self.layout == "power" else 2)
+        top = float(np.median(energy[: max(3, y.size // 50)]))
+        floor = float(np.median(energy[-max(3, y.size // 10) :]))
+        ratio = top / max(floor, 1e-12 * top)
+        if not ratio > 1.05:
+            raise ModelError(f"{name}: the signal does not decay (first {top:.3g}, last {floor:.3g}): no ring-down")
+        within = np.flatnonzero(energy < floor + (top - floor) / np.exp(1.0))
+        life = float(t[within[0]]) if within.size else float(t[-1])
+        rate = 1 / (TWO_PI * max(life, float(t[1])))
+        unknowns = [
+            Unknown("mechanical_linewidth_hz", rate, 0.05 * rate, "Hz", lower=0.0),
+            Unknown("start", top - (0 if quadratures else floor), 0.05 * top, lower=0.0),
+        ]
+        if not quadratures:
+            return [*unknowns, Unknown("floor", floor, 0.05 * top, lower=0.0)]
+        angle = np.unwrap(np.angle(y[: max(4, np.searchsorted(t, life))]))
+        slope = np.polyfit(t[: angle.size], angle, 1)
+        return [
+            *unknowns,
+            Unknown("offset_hz", float(slope[0]) / TWO_PI, 0.1 / life, "Hz"),
+            Unknown("phase_rad", float(slope[1]), 0.1, "rad"),
+        ]
+
+    def model(self, v: Values, t: Array) -> Array:
+        """A exp(-2 pi gamma t) + floor, its square root, or sqrt(A) exp(-pi gamma t + i(2 pi df t + phi)), by `layout`."""
+        decay = v["start"] * np.exp(-TWO_PI * v["mechanical_linewidth_hz"] * t)
+        if self.layout == "quadratures":
+            return np.sqrt(decay) * np.exp(1j * (TWO_PI * v["offset_hz"] * t + v["phase_rad"]))
+        return decay + v["floor"] if self.layout == "power" else np.sqrt(decay + v["floor"])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -119,76 +119,92 @@ def run_one(method: Method, files: Sequence[str | Path], given: Mapping[str, Any
     return method.run(tables, given)
 
 
-def combine(name: str, results: Sequence[Result], experiment: Experiment | None = None) -> CalibrationSet:
-    """Priors of all results together; a field that two of them know is the weighted mean where they agree.
+_Block = tuple[list[str], Array, Array]
+"""Fields of one result with their means and covariance."""
 
-    Fields that the experiment does not have, or does not set, are left out with a note. Results are independent of
-    one another.
+
+def combine(name: str, results: Sequence[Result], experiment: Experiment | None = None) -> CalibrationSet:
+    """C = (sum_i V_i^-1)^-1, x = C sum_i V_i^-1 x_i: priors of all results, a field that two know as the weighted mean.
+
+    Results are independent of one another; two that disagree on a field by more than 3 sd are refused. Fields that the
+    experiment does not have, or does not set, are left out with a note.
     """
     warnings: list[str] = []
-    blocks: list[tuple[list[str], Array, Array]] = []
+    blocks: list[_Block] = []
     units: dict[str, Quantity] = {}
     for r in results:
         warnings += [f"{r.name}: {w}" for w in r.warnings]
         order = list(r.quantities)
-        fields = {}
-        for path, key in r.priors.items():
-            if experiment is not None and not _settable(experiment, path):
-                warnings.append(f"{r.name}: {path} is not set in '{experiment.name}': not a prior")
-                continue
-            fields[path] = key
-        if r.p is not None and r.p < 1e-3 and fields:
-            warnings.append(f"{r.name}: its model does not describe its data: its priors are left out")
-            fields = {}
-        fixed = [k for k, v in fields.items() if not r[v].sd > 0]
-        for path in fixed:
-            warnings.append(f"{r.name}: {path} has no error: no prior")
-            del fields[path]
-        fields = _independent(r, fields)
-        for path in [k for k, v in fields.items() if experiment is not None and not _possible(experiment, k, r[v])]:
-            warnings.append(
-                f"{r.name}: {path} = {r[fields[path]].value:.4g} {r[fields[path]].unit} cannot be: no prior"
-            )
-            del fields[path]
+        fields = _prior_fields(r, experiment, warnings)
         index = [order.index(v) for v in fields.values()]
         mean = np.array([r[v].value for v in fields.values()])
         blocks.append((list(fields), mean, r.covariance[np.ix_(index, index)]))
         units |= {k: r[v] for k, v in fields.items()}
     names = list(dict.fromkeys(n for b in blocks for n in b[0]))
+    model = experiment.name if experiment else None
     if not names:
-        return CalibrationSet(
-            name, tuple(results), {}, np.zeros((0, 0)), tuple(warnings), experiment.name if experiment else None
-        )
-    information, weighted = np.zeros((len(names), len(names))), np.zeros(len(names))
-    for fields_, mean, V in blocks:
-        if not fields_:
+        return CalibrationSet(name, tuple(results), {}, np.zeros((0, 0)), tuple(warnings), model)
+    means, covariance = _weighted_mean(names, blocks)
+    for k, n in enumerate(names):
+        warnings += _agreement(name, n, float(means[k]), blocks)
+    priors = {
+        n: Quantity(float(means[k]), float(np.sqrt(covariance[k, k])), units[n].unit, units[n].meaning)
+        for k, n in enumerate(names)
+    }
+    return CalibrationSet(name, tuple(results), priors, covariance, tuple(warnings), model)
+
+
+def _prior_fields(r: Result, experiment: Experiment | None, warnings: list[str]) -> dict[str, str]:
+    """{field: quantity} of a result that can be priors; `warnings` gets a line for each that cannot."""
+    fields = {}
+    for path, key in r.priors.items():
+        if experiment is not None and not _settable(experiment, path):
+            warnings.append(f"{r.name}: {path} is not set in '{experiment.name}': not a prior")
             continue
-        index = [names.index(n) for n in fields_]
+        fields[path] = key
+    if r.p is not None and r.p < 1e-3 and fields:
+        warnings.append(f"{r.name}: its model does not describe its data: its priors are left out")
+        fields = {}
+    fixed = [k for k, v in fields.items() if not r[v].sd > 0]
+    for path in fixed:
+        warnings.append(f"{r.name}: {path} has no error: no prior")
+        del fields[path]
+    fields = _independent(r, fields)
+    for path in [k for k, v in fields.items() if experiment is not None and not _possible(experiment, k, r[v])]:
+        warnings.append(f"{r.name}: {path} = {r[fields[path]].value:.4g} {r[fields[path]].unit} cannot be: no prior")
+        del fields[path]
+    return fields
+
+
+def _weighted_mean(names: Sequence[str], blocks: Sequence[_Block]) -> tuple[Array, Array]:
+    """C = (sum_i V_i^-1)^-1, x = C sum_i V_i^-1 x_i: (x, C) over all `names`."""
+    information, weighted = np.zeros((len(names), len(names))), np.zeros(len(names))
+    for own, mean, V in blocks:
+        if not own:
+            continue
+        index = [names.index(n) for n in own]
         scale = np.sqrt(np.diag(V))
         inverse = np.linalg.pinv(V / np.outer(scale, scale), rcond=1e-10, hermitian=True) / np.outer(scale, scale)
         information[np.ix_(index, index)] += inverse
         weighted[index] += inverse @ mean
     size = np.sqrt(np.diag(information))
     covariance = np.linalg.inv(information / np.outer(size, size)) / np.outer(size, size)
-    means = covariance @ weighted
-    for k, n in enumerate(names):
-        known = [(m[f.index(n)], V[f.index(n), f.index(n)]) for f, m, V in blocks if n in f]
-        pairs = [(abs(x - y) / np.sqrt(v + w), x, v, y, w) for i, (x, v) in enumerate(known) for y, w in known[i + 1 :]]
-        if pairs:
-            apart, x, v, y, w = max(pairs)
-            if apart > 3:
-                raise InputError(
-                    f"{name}: two calibrations disagree on {n}: {x:.6g} +- {np.sqrt(v):.2g} and {y:.6g} +- {np.sqrt(w):.2g} "
-                    f"({apart:.1f} sd)"
-                )
-            warnings.append(f"{n}: {len(known)} calibrations combined ({apart:.1f} sd apart): {means[k]:.6g}")
-    priors = {
-        n: Quantity(float(means[k]), float(np.sqrt(covariance[k, k])), units[n].unit, units[n].meaning)
-        for k, n in enumerate(names)
-    }
-    return CalibrationSet(
-        name, tuple(results), priors, covariance, tuple(warnings), experiment.name if experiment else None
-    )
+    return covariance @ weighted, covariance
+
+
+def _agreement(name: str, path: str, mean: float, blocks: Sequence[_Block]) -> list[str]:
+    """|x - y|/sqrt(v + w) of the pair of blocks that differ most on a field, as a warning; refused above 3."""
+    known = [(m[f.index(path)], V[f.index(path), f.index(path)]) for f, m, V in blocks if path in f]
+    pairs = [(abs(x - y) / np.sqrt(v + w), x, v, y, w) for i, (x, v) in enumerate(known) for y, w in known[i + 1 :]]
+    if not pairs:
+        return []
+    apart, x, v, y, w = max(pairs)
+    if apart > 3:
+        raise InputError(
+            f"{name}: two calibrations disagree on {path}: {x:.6g} +- {np.sqrt(v):.2g} and {y:.6g} +- {np.sqrt(w):.2g} "
+            f"({apart:.1f} sd)"
+        )
+    return [f"{path}: {len(known)} calibrations combined ({apart:.1f} sd apart): {mean:.6g}"]
 
 
 def _independent(r: Result, fields: Mapping[str, str]) -> dict[str, str]:

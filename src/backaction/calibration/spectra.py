@@ -87,19 +87,6 @@ class Spectra(Method):
             warnings.append(
                 "the model does not describe the data within their statistics: noise_db = what it leaves out"
             )
-        f = problem.frequency_hz / 1e3
-        panels = [
-            Panel(
-                f"{self.along.rpartition('.')[2]} = {v:g}",
-                f,
-                problem.db[:, i],
-                10 * np.log10(mu[:, i]),
-                None,
-                "frequency (kHz)",
-                "dB to shot noise",
-            )
-            for i, v in enumerate(problem.values)
-        ]
         result = Result(
             self.kind,
             self.name,
@@ -113,17 +100,24 @@ class Spectra(Method):
             found.at_bound,
             tuple(warnings),
             tuple(notes),
-            tuple(panels),
+            tuple(self._panels(problem, mu)),
         )
-        result = replace(result, notes=(*result.notes, *alone(result, found)))
-        rows = sorted(
-            ((abs(result.correlation(a, b)), a, b) for i, a in enumerate(names) for b in names[i + 1 :]), reverse=True
-        )
-        told = [r for k, r in enumerate(rows) if k < 3 or (r[1].endswith("efficiency") and r[2] == "thermal_sn")]
-        shared = [f"{a} and {b} ({result.correlation(a, b):+.2f})" for r, a, b in told if r > 0.3]
-        if shared:
-            result = replace(result, notes=(*result.notes, f"correlated, not known one by one: {'; '.join(shared)}"))
-        return result
+        return replace(result, notes=(*result.notes, *alone(result, found), *_correlated(result)))
+
+    def _panels(self, p: _Problem, mu: Array) -> list[Panel]:
+        f = p.frequency_hz / 1e3
+        return [
+            Panel(
+                f"{self.along.rpartition('.')[2]} = {v:g}",
+                f,
+                p.db[:, i],
+                10 * np.log10(mu[:, i]),
+                None,
+                "frequency (kHz)",
+                "dB to shot noise",
+            )
+            for i, v in enumerate(p.values)
+        ]
 
     def _thermal(self, p: _Problem) -> bool:
         return any(q.name.startswith(f"{e.name}.") for q in p.parameters for e in p.experiment.detectors())
@@ -160,6 +154,17 @@ def alone(result: Result, found: Fit, most: int = 6) -> list[str]:
     rows = [r for k, r in enumerate(rows) if k < most or r[1].endswith("efficiency")]
     words = [f"{n} +- {s:.3g} (+- {o:.2g} if all others were known)" for r, n, s, o in rows if r > 1.3]
     return [f"degenerate: {'; '.join(words)}"] if words else []
+
+
+def _correlated(result: Result) -> list[str]:
+    """The strongest correlations above 0.3, always with that of an efficiency and the thermal noise."""
+    names = list(result.quantities)
+    rows = sorted(
+        ((abs(result.correlation(a, b)), a, b) for i, a in enumerate(names) for b in names[i + 1 :]), reverse=True
+    )
+    told = [r for k, r in enumerate(rows) if k < 3 or (r[1].endswith("efficiency") and r[2] == "thermal_sn")]
+    shared = [f"{a} and {b} ({result.correlation(a, b):+.2f})" for r, a, b in told if r > 0.3]
+    return [f"correlated, not known one by one: {'; '.join(shared)}"] if shared else []
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,6 +17,7 @@ from backaction.elements.optomechanical_cavity import OptomechanicalCavity
 from backaction.errors import InputError
 from backaction.experiment.experiment import Experiment
 from backaction.numerics.matrices import Array
+from backaction.records.spectrum import Spectrum
 from backaction.records.tables import Table
 from backaction.systems.response import cross_spectrum
 
@@ -63,6 +64,33 @@ class Squeezing(Method):
                 f"quadrature shows nothing"
             )
         spectra = densities(tables[0], range(1, len(D) + 1), given or {}, self.axis_unit)
+        f, width = spectra[0].frequency_hz, spectra[0].resolution_hz
+        unknowns, starts = self._search(spectra)
+        blocks = [Averaged(s.density, s.averages, s.correlation) for s in spectra]
+        found = fit(lambda v: self.model(v, f, width), blocks, unknowns, starts, "squeezing")
+        v = found.values
+        self._check_resolution(v, width)
+        priors, warnings = self._priors(v)
+        mu = self.model(v, f, width)
+        panels = [
+            Panel(
+                f"Δ = {x / 1e3:g} kHz",
+                f / 1e3,
+                s.density,
+                m,
+                s.density / np.sqrt(s.averages),
+                "frequency (kHz)",
+                "density (SN)",
+                True,
+            )
+            for x, s, m in zip(D, spectra, mu, strict=True)
+        ]
+        notes = [f"least density of the model {10 * np.log10(min(float(np.min(m)) for m in mu)):.2f} dB"]
+        return self.report(found, self._derived(), priors, panels, warnings, notes)
+
+    def _search(self, spectra: Sequence[Spectrum]) -> tuple[list[Unknown], list[dict[str, float]]]:
+        """Unknowns and starts: the line at the spectra's maxima or minima, couplings that broaden it over the span."""
+        D = tuple(self.detunings_hz)
         f = spectra[0].frequency_hz
         dip = [float(f[np.argmin(s.density)]) for s in spectra]
         start = float(np.median([f[np.argmax(s.density)] for s in spectra]))
@@ -81,25 +109,26 @@ class Squeezing(Method):
             unknowns.append(_known("overcoupling", float(self.overcoupling), float(self.overcoupling_sd), "1"))
         if self.detuning_sd_hz:
             unknowns += [_known(f"detuning_{i + 1}_hz", d, float(self.detuning_sd_hz), "Hz") for i, d in enumerate(D)]
-        blocks = [Averaged(s.density, s.averages, s.correlation) for s in spectra]
         starts = [
             {"mechanical_hz": x, **{self._g(i): rough * k for i in range(len(D))}, "bath_temperature_k": T}
             for x in (start, float(np.median(dip)))
             for k in (0.6, 1.0, 1.6, 2.5)
             for T in (5.0, 20.0)
         ]
-        width = spectra[0].resolution_hz
-        found = fit(lambda v: self.model(v, f, width), blocks, unknowns, starts, "squeezing")
-        v = found.values
-        lines = [self._cavity(v, i).effective_mechanics()[1] for i in range(len(D))]
+        return unknowns, starts
+
+    def _check_resolution(self, v: Values, width: float) -> None:
+        """Refuse a frequency step of more than half the optically broadened line, unless the model is averaged over it."""
+        lines = [self._cavity(v, i).effective_mechanics()[1] for i in range(len(self.detunings_hz))]
         if not self.bin_average and width > 0.5 * float(np.min(lines)):
             raise InputError(
                 f"squeezing: frequency step {width:g} Hz does not resolve the optically broadened line "
                 f"({np.min(lines):.4g} Hz): "
                 "average the model over the bins (bin_average = true)"
             )
+
+    def _derived(self) -> dict[str, tuple[Any, str, str]]:
         koc = float(self.overcoupling)
-        e, d = self.element, self.detector
         derived: dict[str, tuple[Any, str, str]] = {
             "efficiency_x_overcoupling": (
                 lambda v: v["efficiency"] * v.get("overcoupling", koc),
@@ -112,7 +141,7 @@ class Squeezing(Method):
                 "n of the bath",
             ),
         }
-        for i in range(len(D)):
+        for i in range(len(self.detunings_hz)):
             derived[f"paper_coupling_{i + 1}_hz"] = (
                 lambda v, i=i: v[self._g(i)] / np.sqrt(2),
                 "Hz",
@@ -123,6 +152,11 @@ class Squeezing(Method):
                 "1",
                 "C_q = 2 g^2/(kappa gamma n)",
             )
+        return derived
+
+    def _priors(self, v: Values) -> tuple[dict[str, str], list[str]]:
+        """(priors, warnings); a coupling is a prior where there is one alone, an efficiency where it is at most 1."""
+        D, e, d = self.detunings_hz, self.element, self.detector
         priors = {
             f"{e}.bath_temperature_k": "bath_temperature_k",
             f"{e}.bath_occupation": "bath_occupation",
@@ -133,6 +167,7 @@ class Squeezing(Method):
             priors[f"{e}.coupling_hz"] = self._g(0)
         warnings = []
         if v["efficiency"] > 1:
+            koc = float(self.overcoupling)
             warnings.append(f"efficiency {v['efficiency']:.3g} > 1: the overcoupling is larger than {koc:g}; no prior")
             del priors[f"{d}.efficiency"]
         if self.geometry == "transmission":
@@ -143,27 +178,13 @@ class Squeezing(Method):
             warnings.append(
                 "back-action dominates at every coupling (C_q > 8): the temperature rests on a small part of the noise"
             )
-        mu = self.model(v, f, width)
-        panels = [
-            Panel(
-                f"Δ = {x / 1e3:g} kHz",
-                f / 1e3,
-                s.density,
-                m,
-                s.density / np.sqrt(s.averages),
-                "frequency (kHz)",
-                "density (SN)",
-                True,
-            )
-            for x, s, m in zip(D, spectra, mu, strict=True)
-        ]
-        notes = [f"least density of the model {10 * np.log10(min(float(np.min(m)) for m in mu)):.2f} dB"]
-        return self.report(found, derived, priors, panels, warnings, notes)
+        return priors, warnings
 
     def _g(self, i: int) -> str:
         return "coupling_hz" if len(self.detunings_hz) == 1 else f"coupling_{i + 1}_hz"
 
     def _cooperativity(self, v: Values, i: int) -> float:
+        """C_q = 2 g^2/(kappa gamma n)."""
         n = float(occupation_at(v["bath_temperature_k"], v["mechanical_hz"]))
         gamma = v["mechanical_hz"] / float(self.mechanical_q)
         return 2 * v[self._g(i)] ** 2 / (v.get("cavity_linewidth_hz", float(self.cavity_linewidth_hz)) * gamma * n)
@@ -186,7 +207,7 @@ class Squeezing(Method):
         )
 
     def model(self, v: Values, f: Array, width: float = 0.0) -> list[Array]:
-        """The spectra of the network cavity, detector."""
+        """S = 1 - eta + eta S_out + S_el for every detuning, S_out that of the network cavity, detector."""
         detector = Homodyne(name="d", angle_deg=float(self.detector_angle_deg), reference="amplitude")
         eta, extra = v["efficiency"], float(self.electronic_noise_sn)
         out = []

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from backaction.calibration.fitting import Averaged, Unknown, Values, fit
+from backaction.calibration.fitting import Averaged, Fit, Unknown, Values, fit
 from backaction.calibration.method import Method, Panel, Result, densities
 from backaction.elements.base import Drive
 from backaction.elements.fields import choice, flag, quantity
@@ -17,6 +17,7 @@ from backaction.elements.spin_oscillator import SpinOscillator
 from backaction.errors import InputError
 from backaction.experiment.experiment import Experiment
 from backaction.numerics.matrices import Array
+from backaction.records.spectrum import Spectrum
 from backaction.records.tables import Table
 from backaction.systems.response import budget
 
@@ -54,16 +55,41 @@ class WhiteNoise(Method):
             raise InputError(f"white_noise: excess_sn = {n:g}: must be > 0")
         quiet, driven = densities(tables[0], (1, 2), given or {}, self.axis_unit)
         f = quiet.frequency_hz
+        unknowns = self._unknowns(tables[0].name, quiet, driven)
+        eta = float(self.efficiency)
+        blocks = [Averaged(s.density, s.averages, s.correlation) for s in (quiet, driven)]
+        found = fit(lambda v: self.model(v, f), blocks, unknowns, (), "white_noise")
+        derived = {
+            "occupation": (_occupation, "1", "n_S"),
+            "peak_sn": (
+                lambda v: v.get("efficiency", eta) * 4 * (v["readout_rate_hz"] / v["linewidth_hz"]) ** 2,
+                "SN",
+                "eta |R|^2 on resonance",
+            ),
+        }
+        mu = self.model(found.values, f)
+        panels = [
+            Panel(t, f / 1e3, s.density, m, s.density / np.sqrt(s.averages), "frequency (kHz)", "density (SN)")
+            for t, s, m in zip(("undriven", f"driven, n = {n:g}"), (quiet, driven), mu, strict=True)
+        ]
+        priors, warnings, notes = self._priors(found)
+        if not self.free_floor and found.p < 1e-3:
+            warnings.append("broadband noise left in the spectra lowers C: try free_floor")
+        return self.report(found, derived, priors, panels, warnings, notes)
+
+    def _unknowns(self, name: str, quiet: Spectrum, driven: Spectrum) -> list[Unknown]:
+        """Starts from the peak heights A, B above shot noise and the width at half of A; refuses impossible heights."""
+        n, f = float(self.excess_sn), quiet.frequency_hz
         A, B = (float(np.max(_smooth(s.density)) - 1) for s in (quiet, driven))
         if np.mean(driven.density) <= np.mean(quiet.density):
-            raise InputError(f"{tables[0].name}: the driven spectrum does not lie above the undriven one: exchanged?")
+            raise InputError(f"{name}: the driven spectrum does not lie above the undriven one: exchanged?")
         smooth = _smooth(quiet.density)
         centre = float(f[np.argmax(smooth)])
         above = smooth - 1 > A / 2
         width = max(float(np.ptp(f[above])), 3 * float(np.median(np.diff(f))))
         if 1.15 * (n + 1) * A < B:
             raise InputError(
-                f"{tables[0].name}: peaks A = {A:.4g}, B = {B:.4g} above shot noise: B cannot reach (n + 1) A = "
+                f"{name}: peaks A = {A:.4g}, B = {B:.4g} above shot noise: B cannot reach (n + 1) A = "
                 f"{(n + 1) * A:.4g}: is n "
                 "that at the spins, and the shot-noise level right?"
             )
@@ -77,38 +103,22 @@ class WhiteNoise(Method):
             Unknown("cooperativity", C, 0.1 * C, lower=1e-3),
         ]
         if self.excess_sd_sn:
-            unknowns.append(
-                Unknown("excess_sn", n, float(self.excess_sd_sn), "SN", prior=(n, float(self.excess_sd_sn)))
-            )
+            sd = float(self.excess_sd_sn)
+            unknowns.append(Unknown("excess_sn", n, sd, "SN", prior=(n, sd)))
         if self.efficiency_sd:
-            unknowns.append(
-                Unknown("efficiency", eta, float(self.efficiency_sd), prior=(eta, float(self.efficiency_sd)), upper=1.0)
-            )
+            sd = float(self.efficiency_sd)
+            unknowns.append(Unknown("efficiency", eta, sd, prior=(eta, sd), upper=1.0))
         if self.free_angle:
             unknowns.append(Unknown("angle_deg", 0.0, 0.5, "deg"))
         if self.free_floor:
             unknowns.append(Unknown("floor_sn", 0.0, 0.02, "SN"))
-        blocks = [Averaged(s.density, s.averages, s.correlation) for s in (quiet, driven)]
-        found = fit(lambda v: self.model(v, f), blocks, unknowns, (), "white_noise")
-        derived = {
-            "occupation": (
-                lambda v: v["readout_rate_hz"] / (2 * v["linewidth_hz"] * v["cooperativity"]) - 0.5,
-                "1",
-                "n_S",
-            ),
-            "peak_sn": (
-                lambda v: v.get("efficiency", eta) * 4 * (v["readout_rate_hz"] / v["linewidth_hz"]) ** 2,
-                "SN",
-                "eta |R|^2 on resonance",
-            ),
-        }
-        mu = self.model(found.values, f)
-        panels = [
-            Panel(t, f / 1e3, s.density, m, s.density / np.sqrt(s.averages), "frequency (kHz)", "density (SN)")
-            for t, s, m in zip(("undriven", f"driven, n = {n:g}"), (quiet, driven), mu, strict=True)
-        ]
-        priors, notes, warnings = {}, [], []
-        left = found["readout_rate_hz"] / (2 * found["linewidth_hz"] * found["cooperativity"]) - 0.5
+        return unknowns
+
+    def _priors(self, found: Fit) -> tuple[dict[str, str], list[str], list[str]]:
+        """(priors, warnings, notes): Gamma and n_S are priors only where the efficiency is known and n_S >= 0."""
+        priors: dict[str, str] = {}
+        warnings, notes = list[str](), list[str]()
+        eta, left = float(self.efficiency), _occupation(found.values)
         if eta < 1 and left < 0:
             warnings.append(
                 f"n_S = {left:.2g} < 0: the efficiency is below {eta:g}, or noise is missing in the model; no priors"
@@ -119,12 +129,10 @@ class WhiteNoise(Method):
             notes.append(
                 "efficiency = 1 was assumed: the cooperativity does not depend on it, Gamma and n_S do; no priors given"
             )
-        if not self.free_floor and found.p < 1e-3:
-            warnings.append("broadband noise left in the spectra lowers C: try free_floor")
-        return self.report(found, derived, priors, panels, warnings, notes)
+        return priors, warnings, notes
 
     def model(self, v: Values, f: Array) -> list[Array]:
-        """The two spectra from the network spin, detector."""
+        """S(n) = 1 + fl + eta {|R|^2 (1 + 1/C) + n |cos th R + sin th|^2} for n = 0 and `excess_sn`."""
         n = v.get("excess_sn", float(self.excess_sn))
         shift = 1e6 * v["linewidth_hz"] if self.rotating_wave else 0.0
         f = f + shift
@@ -142,6 +150,11 @@ class WhiteNoise(Method):
         grown = v["readout_rate_hz"] / (v["linewidth_hz"] * v["cooperativity"]) - 1
         S = parts.total + grown * parts.sources["spin.bath"] + v.get("floor_sn", 0.0)
         return [S[0], S[1]]
+
+
+def _occupation(v: Values) -> float:
+    """n_S = Gamma/(2 gamma C) - 1/2."""
+    return v["readout_rate_hz"] / (2 * v["linewidth_hz"] * v["cooperativity"]) - 0.5
 
 
 def _smooth(y: Array) -> Array:

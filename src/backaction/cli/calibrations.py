@@ -14,39 +14,44 @@ if TYPE_CHECKING:
     from backaction.calibration.sets import CalibrationSet
 
 
+MethodOrSet = Annotated[str, typer.Argument(metavar="METHOD|SET.toml", help="A method, or a calibration set.")]
+Data = Annotated[list[str] | None, typer.Argument(metavar="DATA...", help="Data files of the method.")]
+Setting = Annotated[
+    list[str] | None, typer.Option("--set", metavar="SETTING=VALUE", help="A setting of the method; units allowed.")
+]
+Given = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--given", metavar="KEY=VALUE", help="What the file does not say: unit, sided, averages, window, reference."
+    ),
+]
+PriorsOf = Annotated[str | None, typer.Option("--experiment", help="Whose fields the priors are of.")]
+Output = Annotated[
+    Path | None, typer.Option("-o", "--output", metavar="F.json", help="calibration.json for fit, analyze.")
+]
+Report = Annotated[Path | None, typer.Option("--report", metavar="FOLDER", help="A page with figures.")]
+ListSettings = Annotated[bool, typer.Option("--settings", help="List the method's settings.")]
+
+
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
     app.command()(calibrate)
 
 
 def calibrate(
-    method: Annotated[str, typer.Argument(metavar="METHOD|SET.toml", help="A method, or a calibration set.")] = "",
-    data: Annotated[list[str] | None, typer.Argument(metavar="DATA...", help="Data files of the method.")] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="SETTING=VALUE", help="A setting of the method; units allowed.")
-    ] = None,
-    given: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--given", metavar="KEY=VALUE", help="What the file does not say: unit, sided, averages, window, reference."
-        ),
-    ] = None,
-    experiment: Annotated[str | None, typer.Option("--experiment", help="Whose fields the priors are of.")] = None,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="F.json", help="calibration.json for fit, analyze.")
-    ] = None,
-    report: Annotated[Path | None, typer.Option("--report", metavar="FOLDER", help="A page with figures.")] = None,
-    settings: Annotated[bool, typer.Option("--settings", help="List the method's settings.")] = False,
+    method: MethodOrSet = "",
+    data: Data = None,
+    set_: Setting = None,
+    given: Given = None,
+    experiment: PriorsOf = None,
+    output: Output = None,
+    report: Report = None,
+    settings: ListSettings = False,
     json: Json = False,
 ) -> None:
     """From what a laboratory measures to parameters with errors and correlations, and priors that fit and analyze read."""
-    from dataclasses import replace
-
     from backaction.calibration import METHODS
-    from backaction.calibration.sets import combine, run_one, run_set, source_of
-    from backaction.experiment.experiment import Experiment
-    from backaction.experiment.toml import read_overrides
-    from backaction.files import replacing, to_json
+    from backaction.calibration.sets import run_set
 
     if json and (settings or not method):
         raise InputError(
@@ -66,17 +71,38 @@ def calibrate(
     else:
         if method not in METHODS:
             raise InputError(f"calibrate {method}: unknown method{nearest(method, METHODS)}")
-        cls = METHODS[method]
         if settings:
-            put(_settings(cls))
+            put(_settings(METHODS[method]))
             return
-        chosen = cls.from_table(method, dict(read_overrides(set_ or [])), "--set")
-        said = dict(read_overrides(given or [], "--given"))
-        with Progress("calibrate") as progress:
-            progress(method)
-            result = run_one(chosen, data or [], said)
-        found = combine(method, [result], Experiment.load(experiment) if experiment else None)
-        found = replace(found, sources={method: source_of(cls, read_overrides(set_ or []), data or [], said, {})})
+        found = _run_method(method, data or [], set_ or [], given or [], experiment)
+    _show(found, output, report, json)
+
+
+def _run_method(
+    method: str, data: list[str], set_: list[str], given: list[str], experiment: str | None
+) -> CalibrationSet:
+    """One calibration of the command line, as a set of its own."""
+    from dataclasses import replace
+
+    from backaction.calibration import METHODS
+    from backaction.calibration.sets import combine, run_one, source_of
+    from backaction.experiment.experiment import Experiment
+    from backaction.experiment.toml import read_overrides
+
+    cls = METHODS[method]
+    chosen = cls.from_table(method, dict(read_overrides(set_)), "--set")
+    said = dict(read_overrides(given, "--given"))
+    with Progress("calibrate") as progress:
+        progress(method)
+        result = run_one(chosen, data, said)
+    found = combine(method, [result], Experiment.load(experiment) if experiment else None)
+    return replace(found, sources={method: source_of(cls, read_overrides(set_), data, said, {})})
+
+
+def _show(found: CalibrationSet, output: Path | None, report: Path | None, json: bool) -> None:
+    """Write report and calibration file, print the result, and fail where a model does not describe its data."""
+    from backaction.files import replacing, to_json
+
     if report is not None:
         from backaction.report import calibration
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from backaction.design.optimization import Optimum
     from backaction.design.sensing import Lorentzian, Sensitivity
     from backaction.experiment.experiment import Experiment
+    from backaction.numerics.matrices import Array
 
 
 Tie = Annotated[
@@ -23,6 +24,27 @@ Tie = Annotated[
     ),
 ]
 Over = Annotated[str, typer.Option("--over", metavar="FIELD[=LO:HI],...", help="What to vary, with its range.")]
+
+# options of `sense`
+SignalInput = Annotated[
+    str, typer.Option("--signal", metavar="ELEMENT.INPUT", help="Where the signal enters: membrane.bath.")
+]
+Frequencies = Annotated[
+    str | None, typer.Option("--f", metavar="LO:HI:N", help="Frequencies in Hz (frame of the currents).")
+]
+Angle = Annotated[
+    float, typer.Option("--angle", metavar="DEG", help="Direction in the input, from X; a force acts on P.")
+]
+Waveform = Annotated[
+    str | None, typer.Option("--lorentzian", metavar="WIDTH[@CENTER]", help="A decaying kick of known shape.")
+]
+Amplitude = Annotated[float | None, typer.Option("--amplitude", help="Its size, for the detection test.")]
+Mass = Annotated[float | None, typer.Option("--mass-kg", help="Mass, for force noise in N/sqrt(Hz).")]
+Frequency = Annotated[str | None, typer.Option("--frequency-hz", help="Its frequency (default: the mode's).")]
+DiffSet = Annotated[
+    list[str] | None,
+    typer.Option("--diff-set", metavar="KEY=VALUE", help="Compare with the experiment changed like this."),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -184,35 +206,21 @@ def _axis(item: str, experiment: Experiment) -> tuple[str, Any]:
 
 def sense(
     experiment: ExperimentName,
-    signal: Annotated[
-        str, typer.Option("--signal", metavar="ELEMENT.INPUT", help="Where the signal enters: membrane.bath.")
-    ],
-    f: Annotated[
-        str | None, typer.Option("--f", metavar="LO:HI:N", help="Frequencies in Hz (frame of the currents).")
-    ] = None,
-    angle: Annotated[
-        float, typer.Option("--angle", metavar="DEG", help="Direction in the input, from X; a force acts on P.")
-    ] = 90.0,
-    lorentzian: Annotated[
-        str | None, typer.Option("--lorentzian", metavar="WIDTH[@CENTER]", help="A decaying kick of known shape.")
-    ] = None,
-    amplitude: Annotated[float | None, typer.Option("--amplitude", help="Its size, for the detection test.")] = None,
-    mass: Annotated[float | None, typer.Option("--mass-kg", help="Mass, for force noise in N/sqrt(Hz).")] = None,
-    frequency: Annotated[
-        str | None, typer.Option("--frequency-hz", help="Its frequency (default: the mode's).")
-    ] = None,
-    diff_set: Annotated[
-        list[str] | None,
-        typer.Option("--diff-set", metavar="KEY=VALUE", help="Compare with the experiment changed like this."),
-    ] = None,
+    signal: SignalInput,
+    f: Frequencies = None,
+    angle: Angle = 90.0,
+    lorentzian: Waveform = None,
+    amplitude: Amplitude = None,
+    mass: Mass = None,
+    frequency: Frequency = None,
+    diff_set: DiffSet = None,
     set_: Set = None,
     json: Json = False,
 ) -> None:
     """How well the currents resolve a signal: added noise by source, force noise, matched filter, detection."""
-    from backaction.design.sensing import Signal, force_scale, roc, sensitivity, waveform_variance
+    from backaction.design.sensing import Signal, sensitivity, waveform_variance
     from backaction.experiment.toml import read_overrides
     from backaction.files import provenance, to_json
-    from backaction.units import number
 
     chosen = load(experiment, set_)
     where = Signal(signal, angle)
@@ -227,11 +235,7 @@ def sense(
         "sources": mine.sources, "provenance": provenance(),
     }  # fmt: skip
     if mass is not None:
-        at = _mode_frequency(chosen, signal) if frequency is None else number(frequency, "Hz", "--frequency-hz")
-        if not mass > 0 or not at > 0:
-            raise InputError(f"--mass-kg {mass:g}, --frequency-hz {at:g}: both must be > 0")
-        scale = force_scale(chosen.system, signal, mass, at)
-        facts["force_asd_n_per_rthz"] = (scale * mine.density) ** 0.5
+        facts["force_asd_n_per_rthz"] = _force_noise(chosen, mine, signal, mass, frequency)
     if wave is not None:
         variance = float(waveform_variance(chosen.system, where, wave))
         facts["waveform"] = {
@@ -241,20 +245,35 @@ def sense(
             "variance": variance,
         }
         if amplitude is not None:
-            import numpy as np
-
-            alarms = np.concatenate([[0.0], np.geomspace(1e-6, 1, 121)])
-            facts["roc"] = {
-                "amplitude": amplitude,
-                "false_alarm": alarms,
-                "detection": roc(alarms, amplitude, variance),
-            }
+            facts["roc"] = _detection(amplitude, variance)
     if diff_set:
-        other = chosen.overridden(read_overrides(diff_set, "--diff-set"))
+        other = chosen.overridden(read_overrides(diff_set, "--diff-set"), "--diff-set")
         facts["other"] = {"changed": diff_set, "added_noise": sensitivity(other.system, where, grid).density}
         if wave is not None:
             facts["other"]["variance"] = float(waveform_variance(other.system, where, wave))
     put(to_json(facts) if json else _sense_text(mine, facts))
+
+
+def _force_noise(chosen: Experiment, mine: Sensitivity, signal: str, mass: float, frequency: str | None) -> Array:
+    """Added noise as a force, N/sqrt(Hz)."""
+    from backaction.design.sensing import force_scale
+    from backaction.units import number
+
+    at = _mode_frequency(chosen, signal) if frequency is None else number(frequency, "Hz", "--frequency-hz")
+    if not mass > 0 or not at > 0:
+        raise InputError(f"--mass-kg {mass:g}, --frequency-hz {at:g}: both must be > 0")
+    scale = force_scale(chosen.system, signal, mass, at)
+    return (scale * mine.density) ** 0.5
+
+
+def _detection(amplitude: float, variance: float) -> dict[str, Any]:
+    """Probability to detect the waveform against that of a false alarm."""
+    import numpy as np
+
+    from backaction.design.sensing import roc
+
+    alarms = np.concatenate([[0.0], np.geomspace(1e-6, 1, 121)])
+    return {"amplitude": amplitude, "false_alarm": alarms, "detection": roc(alarms, amplitude, variance)}
 
 
 def _waveform(text: str) -> Lorentzian:

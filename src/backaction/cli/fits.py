@@ -17,6 +17,17 @@ if TYPE_CHECKING:
 CampaignName = Annotated[str, typer.Argument(metavar="CAMPAIGN", help="A campaign's TOML file or a shipped name.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the random numbers.")]
 
+# options of `fit`
+Output = Annotated[Path | None, typer.Option("-o", "--output", metavar="F.nc", help="ArviZ data (NetCDF).")]
+Figures = Annotated[Path | None, typer.Option("--figures", metavar="FOLDER", help="Figures as PNG.")]
+Sampler = Annotated[str, typer.Option("--sampler", help="nuts, importance (quick), ensemble, laplace (unchecked).")]
+Draws = Annotated[int, typer.Option("--draws", min=50, help="Draws of each chain.")]
+Chains = Annotated[int, typer.Option("--chains", min=1, help="Chains.")]
+Cores = Annotated[int, typer.Option("--cores", min=1, help="Chains at a time.")]
+Next = Annotated[bool, typer.Option("--next", help="Which measurement would narrow V most.")]
+WorstCase = Annotated[str | None, typer.Option("--worst", metavar="CHI2:SD", help="Largest V allowed, such as 4:2.")]
+Evidence = Annotated[bool, typer.Option("--evidence", help="Ln of the evidence, to compare models.")]
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
@@ -26,26 +37,21 @@ def register(app: typer.Typer) -> None:
 
 def fit(
     campaign: CampaignName,
-    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="F.nc", help="ArviZ data (NetCDF).")] = None,
-    figures: Annotated[Path | None, typer.Option("--figures", metavar="FOLDER", help="Figures as PNG.")] = None,
-    sampler: Annotated[
-        str, typer.Option("--sampler", help="nuts, importance (quick), ensemble, laplace (unchecked).")
-    ] = "nuts",
-    draws: Annotated[int, typer.Option("--draws", min=50, help="Draws of each chain.")] = 1000,
-    chains: Annotated[int, typer.Option("--chains", min=1, help="Chains.")] = 4,
-    cores: Annotated[int, typer.Option("--cores", min=1, help="Chains at a time.")] = 2,
+    output: Output = None,
+    figures: Figures = None,
+    sampler: Sampler = "nuts",
+    draws: Draws = 1000,
+    chains: Chains = 4,
+    cores: Cores = 2,
     seed: Seed = 0,
-    next_: Annotated[bool, typer.Option("--next", help="Which measurement would narrow V most.")] = False,
-    worst: Annotated[
-        str | None, typer.Option("--worst", metavar="CHI2:SD", help="Largest V allowed, such as 4:2.")
-    ] = None,
-    evidence: Annotated[bool, typer.Option("--evidence", help="Ln of the evidence, to compare models.")] = False,
+    next_: Next = False,
+    worst: WorstCase = None,
+    evidence: Evidence = False,
     json: Json = False,
 ) -> None:
     """The posterior of a campaign: parameters, states, entanglement with credible intervals, and how far to trust it."""
     from backaction import inference
     from backaction.files import to_json
-    from backaction.inference import netcdf
     from backaction.inference.campaign import Campaign
     from backaction.inference.quantities import modes
     from backaction.inference.samplers import METHODS
@@ -56,12 +62,7 @@ def fit(
         raise InputError(f"-o {output}: posteriors are written as NetCDF; name it *.nc")
     limits = None if worst is None else _limits(worst)
     distinct([output], [campaign])
-    if output is not None and (output.is_dir() or not output.parent.is_dir()):
-        raise InputError(f"-o {output}: {'is a folder' if output.is_dir() else 'its folder does not exist'}")
-    if figures is not None and figures.exists() and not figures.is_dir():
-        raise InputError(f"--figures {figures}: is a file; name a folder")
-    if figures is not None:
-        figures.mkdir(parents=True, exist_ok=True)
+    _check_places(output, figures)
     keep = None if output is None else output.with_name(f".{output.name}.chains")
     with Progress("fit") as progress:
         chosen = Campaign.load(campaign, progress)
@@ -72,11 +73,7 @@ def fit(
         more = _more(found, next_, limits, evidence, progress)
         if output is not None:
             progress(f"writing {output}")
-            netcdf.write_posterior(found, output)
-            for path in keep.glob("*.npz") if keep is not None else ():
-                path.unlink()
-            if keep is not None and keep.is_dir():
-                keep.rmdir()
+            _write(found, output, keep)
         if figures is not None:
             _draw(found, figures, progress)
     document = found.document() | more
@@ -127,6 +124,27 @@ def sbc(
         put(f"{len(found.ranks)} campaigns: {'calibrated' if found.passed else 'NOT calibrated'}")
     if not found.passed:
         raise CheckError("the posteriors of this campaign are not calibrated")
+
+
+def _check_places(output: Path | None, figures: Path | None) -> None:
+    """Whether the results can be written, before the fit; makes the folder of the figures."""
+    if output is not None and (output.is_dir() or not output.parent.is_dir()):
+        raise InputError(f"-o {output}: {'is a folder' if output.is_dir() else 'its folder does not exist'}")
+    if figures is not None and figures.exists() and not figures.is_dir():
+        raise InputError(f"--figures {figures}: is a file; name a folder")
+    if figures is not None:
+        figures.mkdir(parents=True, exist_ok=True)
+
+
+def _write(found: Posterior, output: Path, keep: Path | None) -> None:
+    """Write the posterior and remove the chains that were kept beside it."""
+    from backaction.inference import netcdf
+
+    netcdf.write_posterior(found, output)
+    for path in keep.glob("*.npz") if keep is not None else ():
+        path.unlink()
+    if keep is not None and keep.is_dir():
+        keep.rmdir()
 
 
 def _limits(text: str) -> tuple[float, float]:

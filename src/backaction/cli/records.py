@@ -25,6 +25,10 @@ from backaction.cli.common import (
 from backaction.errors import CheckError, InputError, ModelError
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from backaction.analysis.track_files import Job, Outcome
+    from backaction.records.record import Record
     from backaction.records.simulation import Adc
 
 
@@ -33,6 +37,58 @@ RecordFile = Annotated[
 ]
 Shot = Annotated[str | None, typer.Option("--shot", metavar="R", help="Shot-noise record, taken alike.")]
 Dark = Annotated[str | None, typer.Option("--dark", metavar="R", help="Dark record, light off.")]
+
+# options of `track`
+RecordFiles = Annotated[
+    list[str],
+    typer.Argument(metavar="RECORD...", help="Records: .h5, .zarr, .npz, .raw, .bin, .trc; A,B: two currents."),
+]
+TrackOutput = Annotated[Path, typer.Option("-o", "--output", help="*.h5 or *.zarr; for several records a folder.")]
+Frame = Annotated[str, typer.Option("--frame", help="lab or rotating.")]
+Every = Annotated[int | None, typer.Option("--every", help="Keep every N-th mean.")]
+Estimate = Annotated[str, typer.Option("--estimate", help="filtered, smoothed or retrodicted.")]
+Modes = Annotated[str | None, typer.Option("--modes", metavar="A,B", help="Modes, instead of the reported ones.")]
+Start = Annotated[str, typer.Option("--start", help="State before the record: unconditional or steady.")]
+Ahead = Annotated[str, typer.Option("--ahead", metavar="TIME", help="Predict by so much, such as '5 us'.")]
+Demodulate = Annotated[
+    str | None, typer.Option("--demodulate", metavar="HZ:N", help="Track the baseband at HZ, N samples at a time.")
+]
+Follow = Annotated[
+    str | None,
+    typer.Option("--follow", metavar="FIELD,...", help="Parameters that wander: estimate them in segments."),
+]
+Segments = Annotated[int, typer.Option("--segments", min=4, help="Segments for --follow.")]
+Veto = Annotated[
+    list[str] | None,
+    typer.Option("--veto", metavar="FROM:TO", help="Leave out a stretch, such as '10 ms:12 ms'."),
+]
+Check = Annotated[bool, typer.Option("--check", help="Also test the prediction against the retrodiction.")]
+Single = Annotated[bool, typer.Option("--single", help="Means in single precision.")]
+SquareRoot = Annotated[bool, typer.Option("--square-root", help="Covariance as a root: the hardest cases.")]
+Innovations = Annotated[bool, typer.Option("--innovations/--no-innovations", help="Keep the innovations.")]
+Scheduler = Annotated[str | None, typer.Option("--scheduler", metavar="ADDRESS", help="A Dask scheduler.")]
+Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Threads, where there is no scheduler.")]
+
+# options of `simulate`
+RecordOutput = Annotated[Path, typer.Option("-o", "--output", help="Record file, *.h5.")]
+Duration = Annotated[str, typer.Option("--duration", help="Length, such as 0.2 or '200 ms'.")]
+SimulatedRate = Annotated[str, typer.Option("--rate", help="Samples per second, such as 1e7 or '10 MHz'.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of the random numbers.")]
+Paths = Annotated[bool, typer.Option("--paths", help="Also store the true paths of the modes.")]
+ShotOutput = Annotated[Path | None, typer.Option("--shot", help="Also write a shot-noise record here.")]
+DarkOutput = Annotated[Path | None, typer.Option("--dark", help="Also write a dark record here.")]
+SimulatedSampling = Annotated[str, typer.Option("--sampling", help="average or instantaneous.")]
+FrontEnd = Annotated[
+    list[str] | None, typer.Option("--front-end", metavar="HZ", help="A low-pass before the digitiser; repeatable.")
+]
+Reference = Annotated[str | None, typer.Option("--reference", metavar="HZ", help="Demodulate there: complex.")]
+Converter = Annotated[
+    str | None, typer.Option("--adc", metavar="BITS:VOLTS", help="Integer counts, clipped at +- VOLTS.")
+]
+Drift = Annotated[
+    list[str] | None,
+    typer.Option("--drift", metavar="FIELD=FROM:TO", help="A field that goes linearly from one value to another."),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -94,45 +150,26 @@ def analyze(
 
 def track(
     experiment: ExperimentName,
-    records: Annotated[
-        list[str],
-        typer.Argument(metavar="RECORD...", help="Records: .h5, .zarr, .npz, .raw, .bin, .trc; A,B: two currents."),
-    ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="*.h5 or *.zarr; for several records a folder.")],
+    records: RecordFiles,
+    output: TrackOutput,
     shot: Shot = None,
     dark: Dark = None,
-    frame: Annotated[str, typer.Option("--frame", help="lab or rotating.")] = "rotating",
-    every: Annotated[int | None, typer.Option("--every", help="Keep every N-th mean.")] = None,
-    estimate: Annotated[str, typer.Option("--estimate", help="filtered, smoothed or retrodicted.")] = "filtered",
-    modes: Annotated[
-        str | None, typer.Option("--modes", metavar="A,B", help="Modes, instead of the reported ones.")
-    ] = None,
-    start: Annotated[
-        str, typer.Option("--start", help="State before the record: unconditional or steady.")
-    ] = "unconditional",
-    ahead: Annotated[str, typer.Option("--ahead", metavar="TIME", help="Predict by so much, such as '5 us'.")] = "0",
-    demodulate: Annotated[
-        str | None, typer.Option("--demodulate", metavar="HZ:N", help="Track the baseband at HZ, N samples at a time.")
-    ] = None,
-    follow: Annotated[
-        str | None,
-        typer.Option("--follow", metavar="FIELD,...", help="Parameters that wander: estimate them in segments."),
-    ] = None,
-    segments: Annotated[int, typer.Option("--segments", min=4, help="Segments for --follow.")] = 20,
-    veto: Annotated[
-        list[str] | None,
-        typer.Option("--veto", metavar="FROM:TO", help="Leave out a stretch, such as '10 ms:12 ms'."),
-    ] = None,
-    check: Annotated[bool, typer.Option("--check", help="Also test the prediction against the retrodiction.")] = False,
-    single: Annotated[bool, typer.Option("--single", help="Means in single precision.")] = False,
-    square_root: Annotated[
-        bool, typer.Option("--square-root", help="Covariance as a root: the hardest cases.")
-    ] = False,
-    innovations: Annotated[bool, typer.Option("--innovations/--no-innovations", help="Keep the innovations.")] = True,
-    scheduler: Annotated[str | None, typer.Option("--scheduler", metavar="ADDRESS", help="A Dask scheduler.")] = None,
-    workers: Annotated[
-        int | None, typer.Option("--workers", min=1, help="Threads, where there is no scheduler.")
-    ] = None,
+    frame: Frame = "rotating",
+    every: Every = None,
+    estimate: Estimate = "filtered",
+    modes: Modes = None,
+    start: Start = "unconditional",
+    ahead: Ahead = "0",
+    demodulate: Demodulate = None,
+    follow: Follow = None,
+    segments: Segments = 20,
+    veto: Veto = None,
+    check: Check = False,
+    single: Single = False,
+    square_root: SquareRoot = False,
+    innovations: Innovations = True,
+    scheduler: Scheduler = None,
+    workers: Workers = None,
     set_: Set = None,
     rate: Rate = None,
     sampling: SamplingRule = None,
@@ -159,86 +196,92 @@ def track(
     track_name = output.suffix.lower() in (".h5", ".hdf5", ".zarr")
     if len(records) == 1 and scheduler is None and (track_name or not output.is_dir()):
         distinct([output], [experiment, *records, shot, dark])
-        with Progress("track") as progress:
-            found = track_files.track_file(job, records[0], str(output), progress)
-        for note in found.notes:
-            say(f"note: {note}")
-        for t in found.tests:
-            say(("" if t.passed else "FAILED: ") + t.sentence)
-        say(found.sentence)
-        if not found.passed:
-            raise CheckError("the model does not fit this record: do not take the track for its conditional state")
+        _track_one(job, records[0], output)
         return
     if track_name:
         what = "several records" if len(records) > 1 else "a scheduler"
         raise InputError(f"-o {output}: with {what} name a folder")
-    output.mkdir(exist_ok=True)
-    stems = [Path(r.rpartition(":")[0] if ":" in r and not Path(r).exists() else r).stem for r in records]
-    outputs = [str(output / f"{s}.track.h5") for s in stems]
+    outputs = _track_outputs(records, output)
     distinct(outputs, [experiment, *records, shot, dark])
+    output.mkdir(exist_ok=True)
+    _track_several(job, records, outputs, scheduler, workers)
+
+
+def _track_one(job: Job, record: str, output: Path) -> None:
+    """Track one record here and say what was found."""
+    from backaction.analysis import track_files
+
+    with Progress("track") as progress:
+        found = track_files.track_file(job, record, str(output), progress)
+    for note in found.notes:
+        say(f"note: {note}")
+    for t in found.tests:
+        say(("" if t.passed else "FAILED: ") + t.sentence)
+    say(found.sentence)
+    if not found.passed:
+        raise CheckError("the model does not fit this record: do not take the track for its conditional state")
+
+
+def _track_outputs(records: list[str], folder: Path) -> list[str]:
+    """A track's path in the folder for every record, by its name without FILE:DATASET."""
+    stems = [Path(r.rpartition(":")[0] if ":" in r and not Path(r).exists() else r).stem for r in records]
+    return [str(folder / f"{s}.track.h5") for s in stems]
+
+
+def _track_several(
+    job: Job, records: list[str], outputs: list[str], scheduler: str | None, workers: int | None
+) -> None:
+    """Track records in threads or on a scheduler and print a line for each."""
+    from backaction.analysis import track_files
+
     with Progress("track") as progress:
         every_one = track_files.run_jobs(
             job, records, outputs, scheduler, workers,
             lambda outcome, count: progress(f"{count} of {len(records)} records", count / len(records)),
         )  # fmt: skip
+    _print_outcomes(every_one)
+
+
+def _print_outcomes(every_one: list[Outcome]) -> None:
+    """A line for each record, and an error where any of them failed."""
     for found in every_one:
         failed = [t.sentence for t in found.tests if not t.passed]
         word = "checks failed" if failed and found.status == "done" else found.status
         put(f"{word}  {found.record}: {'; '.join([found.sentence, *failed])}")
     bad = [f for f in every_one if f.status == "failed"]
     if bad:
-        text = f"{len(bad)} of {len(records)} records failed: {', '.join(f.record for f in bad)}"
+        text = f"{len(bad)} of {len(every_one)} records failed: {', '.join(f.record for f in bad)}"
         raise (ModelError if all(f.exit_code == 3 for f in bad) else InputError)(text)
     unfit = [f.record for f in every_one if not f.passed]
     if unfit:
-        raise CheckError(f"the model does not fit {len(unfit)} of {len(records)} records: {', '.join(unfit)}")
+        raise CheckError(f"the model does not fit {len(unfit)} of {len(every_one)} records: {', '.join(unfit)}")
 
 
 def simulate(
     experiment: ExperimentName,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Record file, *.h5.")],
-    duration: Annotated[str, typer.Option("--duration", help="Length, such as 0.2 or '200 ms'.")] = "0.2",
-    rate: Annotated[str, typer.Option("--rate", help="Samples per second, such as 1e7 or '10 MHz'.")] = "1e7",
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the random numbers.")] = 0,
-    paths: Annotated[bool, typer.Option("--paths", help="Also store the true paths of the modes.")] = False,
-    shot: Annotated[Path | None, typer.Option("--shot", help="Also write a shot-noise record here.")] = None,
-    dark: Annotated[Path | None, typer.Option("--dark", help="Also write a dark record here.")] = None,
-    sampling: Annotated[str, typer.Option("--sampling", help="average or instantaneous.")] = "average",
-    front_end: Annotated[
-        list[str] | None, typer.Option("--front-end", metavar="HZ", help="A low-pass before the digitiser; repeatable.")
-    ] = None,
-    reference: Annotated[
-        str | None, typer.Option("--reference", metavar="HZ", help="Demodulate there: complex.")
-    ] = None,
-    adc: Annotated[
-        str | None, typer.Option("--adc", metavar="BITS:VOLTS", help="Integer counts, clipped at +- VOLTS.")
-    ] = None,
-    drift: Annotated[
-        list[str] | None,
-        typer.Option("--drift", metavar="FIELD=FROM:TO", help="A field that goes linearly from one value to another."),
-    ] = None,
+    output: RecordOutput,
+    duration: Duration = "0.2",
+    rate: SimulatedRate = "1e7",
+    seed: Seed = 0,
+    paths: Paths = False,
+    shot: ShotOutput = None,
+    dark: DarkOutput = None,
+    sampling: SimulatedSampling = "average",
+    front_end: FrontEnd = None,
+    reference: Reference = None,
+    adc: Converter = None,
+    drift: Drift = None,
     set_: Set = None,
 ) -> None:
     """Simulate a record exactly, with seed and, on request, true paths, drifts, an ADC, and reference records."""
-    from dataclasses import replace
-
-    import numpy as np
-
     from backaction.files import to_json
     from backaction.records.formats.hdf5 import RecordFile, write_hdf5
-    from backaction.records.record import Record
     from backaction.records.simulation import ramp
     from backaction.records.simulation import reference as blank
     from backaction.records.simulation import simulate as run
     from backaction.units import number
 
-    if not 0 <= seed < 1 << 63:
-        raise InputError(f"--seed {seed}: must be between 0 and 2^63 - 1")
-    if sampling not in ("average", "instantaneous"):
-        raise InputError(f"--sampling {sampling}: must be average or instantaneous")
-    for path in (output, shot, dark):
-        if path is not None and path.suffix not in (".h5", ".hdf5"):
-            raise InputError(f"{path}: records are written as HDF5; name it *.h5")
+    _check_simulation(seed, sampling, (output, shot, dark))
     distinct([output, shot, dark], [experiment])
     chosen = load(experiment, set_)
     seconds, per_second = number(duration, "s", "--duration"), number(rate, "Hz", "--rate")
@@ -252,11 +295,7 @@ def simulate(
         "schema": "backaction/record/1",
     }
     facts |= {"drift": "; ".join(drift)} if drift else {}
-    more: dict[str, Any] = {"front_end_hz": corners, "reference_hz": turned}
-    like = Record(np.zeros(2), max(per_second, 1e-300), sampling, "V", name=str(output), **more)  # type: ignore[arg-type]
-    kind = np.dtype(np.float32 if turned is None else np.complex64)
-    if converter is not None:
-        like, kind = replace(like, scale=converter.step_v, limits=converter.limits), converter.dtype
+    like, kind = _layout(output, per_second, sampling, corners, turned, converter)
     size = max(2, round(seconds * per_second)) if seconds > 0 and per_second > 0 else 2
     with Progress("simulate") as progress:
         with RecordFile(output, like, size, kind, facts | {"modes": list(chosen.reported_modes())}) as file:
@@ -273,12 +312,43 @@ def simulate(
                 plain = blank(name, chosen, seconds / 2, per_second, seed, sampling, corners, turned, converter)  # type: ignore[arg-type]
                 write_hdf5(path, plain, facts, {})
     if converter is not None:
-        from backaction.records.formats import read_record
-
-        part = read_record(output).clipped_fraction()
-        if part > 0:
-            say(f"warning: {100 * part:.2g} % of the samples are clipped at +- {converter.full_scale_v:g} V")
+        _warn_of_clipping(output, converter)
     say(f"wrote {output}: {size} samples at {per_second:g} Hz, seed {seed}")
+
+
+def _check_simulation(seed: int, sampling: str, paths: tuple[Path | None, ...]) -> None:
+    if not 0 <= seed < 1 << 63:
+        raise InputError(f"--seed {seed}: must be between 0 and 2^63 - 1")
+    if sampling not in ("average", "instantaneous"):
+        raise InputError(f"--sampling {sampling}: must be average or instantaneous")
+    for path in paths:
+        if path is not None and path.suffix not in (".h5", ".hdf5"):
+            raise InputError(f"{path}: records are written as HDF5; name it *.h5")
+
+
+def _layout(
+    output: Path, rate_hz: float, sampling: str, corners: tuple[float, ...], reference_hz: float | None, adc: Adc | None
+) -> tuple[Record, np.dtype[Any]]:
+    """A record with the properties of the simulated one, and the type of its samples."""
+    from dataclasses import replace
+
+    import numpy as np
+
+    from backaction.records.record import Record
+
+    more: dict[str, Any] = {"front_end_hz": corners, "reference_hz": reference_hz}
+    like = Record(np.zeros(2), max(rate_hz, 1e-300), sampling, "V", name=str(output), **more)  # type: ignore[arg-type]
+    if adc is not None:
+        return replace(like, scale=adc.step_v, limits=adc.limits), adc.dtype
+    return like, np.dtype(np.float32 if reference_hz is None else np.complex64)
+
+
+def _warn_of_clipping(output: Path, adc: Adc) -> None:
+    from backaction.records.formats import read_record
+
+    part = read_record(output).clipped_fraction()
+    if part > 0:
+        say(f"warning: {100 * part:.2g} % of the samples are clipped at +- {adc.full_scale_v:g} V")
 
 
 def baseband(text: str) -> tuple[float, int]:

@@ -3,12 +3,34 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from backaction.cli.common import ExperimentName, Json, Set, frequencies, interval, load, put, say
 from backaction.errors import InputError, ModelError
+
+if TYPE_CHECKING:
+    from backaction.experiment.experiment import Experiment
+    from backaction.numerics.matrices import Array
+    from backaction.systems.response import Budget
+
+
+# options of `spectrum`
+Frequencies = Annotated[str | None, typer.Option("--f", metavar="LO:HI:N", help="Frequencies in Hz; units allowed.")]
+Save = Annotated[Path | None, typer.Option("--save", help="Write x.pdf, x.png, x.svg, x.csv or x.h5.")]
+Diff = Annotated[str | None, typer.Option("--diff", metavar="OTHER", help="Compare with another experiment.")]
+DiffSet = Annotated[
+    list[str] | None,
+    typer.Option("--diff-set", metavar="KEY=VALUE", help="Compare with the same experiment, changed (repeatable)."),
+]
+BandRange = Annotated[
+    str | None, typer.Option("--band", metavar="LO:HI", help="Power in a band of frequencies, by source.")
+]
+Current = Annotated[str | None, typer.Option("--current", help="Which detected current, where there are several.")]
+Port = Annotated[
+    str | None, typer.Option("--port", metavar="ELEMENT.OUTPUT", help="Instead of a current: a field, in quanta.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -150,67 +172,33 @@ def _state_text(which: str, s: dict[str, Any] | None) -> str:
 
 def spectrum(
     experiment: ExperimentName,
-    f: Annotated[str | None, typer.Option("--f", metavar="LO:HI:N", help="Frequencies in Hz; units allowed.")] = None,
+    f: Frequencies = None,
     set_: Set = None,
     json: Json = False,
-    save: Annotated[Path | None, typer.Option("--save", help="Write x.pdf, x.png, x.svg, x.csv or x.h5.")] = None,
-    diff: Annotated[
-        str | None, typer.Option("--diff", metavar="OTHER", help="Compare with another experiment.")
-    ] = None,
-    diff_set: Annotated[
-        list[str] | None,
-        typer.Option("--diff-set", metavar="KEY=VALUE", help="Compare with the same experiment, changed (repeatable)."),
-    ] = None,
-    band: Annotated[
-        str | None, typer.Option("--band", metavar="LO:HI", help="Power in a band of frequencies, by source.")
-    ] = None,
-    current: Annotated[
-        str | None, typer.Option("--current", help="Which detected current, where there are several.")
-    ] = None,
-    port: Annotated[
-        str | None, typer.Option("--port", metavar="ELEMENT.OUTPUT", help="Instead of a current: a field, in quanta.")
-    ] = None,
+    save: Save = None,
+    diff: Diff = None,
+    diff_set: DiffSet = None,
+    band: BandRange = None,
+    current: Current = None,
+    port: Port = None,
 ) -> None:
     """Spectrum of the detected current by source, in shot-noise units; with --band its areas, exactly."""
     import numpy as np
 
-    from backaction.cli.spectrum import areas, axis, document, save_spectrum, text
-    from backaction.experiment.experiment import Experiment
-    from backaction.experiment.spectra import frequency_response
-    from backaction.experiment.toml import read_overrides
+    from backaction.cli.spectrum import areas, axis, document, text
     from backaction.files import to_json
     from backaction.systems.band import power
-    from backaction.systems.response import Budget, budget, flux_budget
 
     chosen = load(experiment, set_)
     grid = frequencies(f) if f else np.linspace(*interval(band, "--band"), 501) if band else axis(chosen)
-
-    def spectrum_of(e: Experiment) -> Budget:
-        if not e.spectra_only:
-            return budget(e.system, grid, current) if port is None else flux_budget(e.system, grid, port)
-        if port is not None or band is not None:
-            raise ModelError(
-                f"{e.name}: known by its spectra only: {'--port' if port else '--band'} needs a state space"
-            )
-        response = frequency_response(e, grid)
-        if current is None and len(response.outputs) != 1:
-            raise InputError(f"name one of the currents with --current: {', '.join(response.outputs)}")
-        return response.budget(current or response.outputs[0])
-
     if port is not None and band is not None:
         raise InputError("--band is of a current, not of a field: leave out --port")
     if port is not None and current is not None:
         raise InputError("give --port or --current, not both")
-    mine = spectrum_of(chosen)
-    against = (
-        load(diff, diff_set)
-        if diff
-        else chosen.overridden(read_overrides(diff_set, "--diff-set"))
-        if diff_set
-        else None
-    )
+    mine = _budget(chosen, grid, current, port, band)
+    against = _compared(chosen, diff, diff_set)
     diff = ", ".join([*([diff] if diff else []), *(diff_set or [])]) or None
-    other = spectrum_of(against) if against else None
+    other = _budget(against, grid, current, port, band) if against else None
     facts = document(chosen, mine, diff, other)
     bands = None
     if band is not None:
@@ -220,13 +208,43 @@ def spectrum(
         if other is not None:
             facts["other"]["band"] = bands[1].document()
     if save is not None:
-        if save.suffix.lower() not in (".pdf", ".png", ".svg", ".csv", ".h5"):
-            raise InputError(f"--save {save}: unknown ending '{save.suffix}'; known: .pdf, .png, .svg, .csv, .h5")
-        save_spectrum(save, chosen, mine, other, diff)
-        say(f"wrote {save}")
+        _save(save, chosen, mine, other, diff)
     if json:
         put(to_json(facts))
     elif bands is not None:
         put(areas(bands, diff))
     elif save is None:
         put(text(mine, other, diff))
+
+
+def _budget(e: Experiment, grid: Array, current: str | None, port: str | None, band: str | None) -> Budget:
+    """Spectrum of a current or a port, also of an experiment that is known by its spectra only."""
+    from backaction.experiment.spectra import frequency_response
+    from backaction.systems.response import budget, flux_budget
+
+    if not e.spectra_only:
+        return budget(e.system, grid, current) if port is None else flux_budget(e.system, grid, port)
+    if port is not None or band is not None:
+        raise ModelError(f"{e.name}: known by its spectra only: {'--port' if port else '--band'} needs a state space")
+    response = frequency_response(e, grid)
+    if current is None and len(response.outputs) != 1:
+        raise InputError(f"name one of the currents with --current: {', '.join(response.outputs)}")
+    return response.budget(current or response.outputs[0])
+
+
+def _compared(chosen: Experiment, diff: str | None, diff_set: list[str] | None) -> Experiment | None:
+    """The experiment of --diff and --diff-set, if any."""
+    from backaction.experiment.toml import read_overrides
+
+    if diff:
+        return load(diff, diff_set)
+    return chosen.overridden(read_overrides(diff_set, "--diff-set"), "--diff-set") if diff_set else None
+
+
+def _save(path: Path, chosen: Experiment, mine: Budget, other: Budget | None, diff: str | None) -> None:
+    from backaction.cli.spectrum import save_spectrum
+
+    if path.suffix.lower() not in (".pdf", ".png", ".svg", ".csv", ".h5"):
+        raise InputError(f"--save {path}: unknown ending '{path.suffix}'; known: .pdf, .png, .svg, .csv, .h5")
+    save_spectrum(path, chosen, mine, other, diff)
+    say(f"wrote {path}")

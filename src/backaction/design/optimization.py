@@ -143,22 +143,27 @@ def optimize(
         z = np.concatenate([np.array([own], dtype=float), z[:-1]])
     say = listener(progress)
     say(f"{len(z)} starts in {len(chosen)} variables", None)
-    begun = np.isfinite(problem(z)[0])
-    extra = 0
-    while begun.sum() < max(3, starts // 3) and extra < 8:  # much of the box has no answer: look further
-        extra += 1
-        z = np.concatenate([z, spread(len(chosen), 4 * starts, seed + extra)])
-        begun = np.isfinite(problem(z)[0])
-    if not np.any(begun):
-        raise ModelError(
-            f"optimize: {goal.name} has no value anywhere in the box that was searched (unstable everywhere?)"
-        )
-    z = z[begun][: max(starts, 3)]
+    z = _with_values(problem, z, starts, seed)
     if limits:
         found = constrained.improve(problem, limits, z, say)
     else:
         found = newton.minimise(problem, z)
     return _judge(problem, found, limits, len(z))
+
+
+def _with_values(problem: Problem, z: Array, starts: int, seed: int) -> Array:
+    """The starts at which the objective has a value, with more of them where these are few."""
+    begun = np.isfinite(problem(z)[0])
+    extra = 0
+    while begun.sum() < max(3, starts // 3) and extra < 8:  # much of the box has no answer: look further
+        extra += 1
+        z = np.concatenate([z, spread(len(problem.variables), 4 * starts, seed + extra)])
+        begun = np.isfinite(problem(z)[0])
+    if not np.any(begun):
+        raise ModelError(
+            f"optimize: {problem.objective.name} has no value anywhere in the box that was searched (unstable everywhere?)"
+        )
+    return z[begun][: max(starts, 3)]
 
 
 def _current(experiment: Experiment, v: Variable) -> float | None:

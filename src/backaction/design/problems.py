@@ -229,7 +229,10 @@ def read_ties(experiment: Experiment, items: Mapping[str, str]) -> dict[str, Exp
 
 
 def spread(k: int, n: int, seed: int) -> Array:
-    """N points of the unit box, one in each of n strata of every coordinate (a Latin hypercube)."""
+    """N points of the unit box, one in each of n strata of every coordinate (a Latin hypercube).
+
+    Three lines of our own: SciPy's `qmc.LatinHypercube` draws other points, and every optimum's last digits with them.
+    """
     rng = np.random.default_rng(seed)
     strata = np.stack([rng.permutation(n) for _ in range(k)], axis=-1)
     return np.asarray((strata + rng.random((n, k))) / n)

@@ -21,6 +21,7 @@ from backaction.design.problems import Problem, ResultObjective, Variable, read_
 from backaction.errors import InputError
 from backaction.experiment.experiment import Experiment
 from backaction.experiment.results import evaluate, parse
+from backaction.experiment.ties import Expression
 from backaction.experiment.toml import unit_bounds
 from backaction.files import provenance, replacing, to_json
 from backaction.numerics import newton
@@ -166,42 +167,7 @@ def sweep(
     InputError
         For unknown fields or results, or an output that cannot be written.
     """
-    axes = {k: np.atleast_1d(np.asarray(v, dtype=float)) for k, v in over.items()}
-    tied = read_ties(experiment, ties or {})
-    used = {n for t in tied.values() for n in t.names}
-    for name, values in axes.items():
-        if values.ndim != 1 or not np.all(np.isfinite(values)):
-            raise InputError(f"sweep: {name}: expected a list of finite values")
-        if "." not in name and name not in used:
-            raise InputError(f"sweep: '{name}' is no field (element.field), and no tie uses it")
-        if "." in name:
-            experiment.with_values({name: values}, "sweep")
-        if name in tied:
-            raise InputError(f"sweep: '{name}' is tied and cannot be swept too")
-    if np.prod([float(len(v)) for v in axes.values()]) > 2e7:
-        raise InputError(f"sweep: {' x '.join(str(len(v)) for v in axes.values())} points: at most 20 million")
-    if not axes or not of:
-        raise InputError("sweep: name at least one field to sweep and one result")
-    for name in of:
-        parse(name, experiment)
-    chosen: tuple[Variable, ...] = ()
-    if optimize:
-        objective = objective or of[0]
-        parse(objective, experiment)
-        chosen = variables(experiment, optimize, tied, tuple(axes))
-        for v in chosen:
-            if v.name in axes:
-                raise InputError(f"sweep: '{v.name}' is swept and cannot be optimised too")
-    plan = SweepPlan(
-        experiment,
-        axes,
-        tuple(of),
-        objective if optimize else None,
-        chosen,
-        dict(ties or {}),
-        -1.0 if maximize else 1.0,
-        seed,
-    )
+    plan = _plan(experiment, over, of, optimize, objective, maximize, ties or {}, seed)
     total = int(np.prod(plan.shape))
     pieces = [np.arange(i, min(i + block, total)) for i in range(0, total, block)]
     store = _Store(output, plan.key(), len(pieces))
@@ -216,6 +182,59 @@ def sweep(
             data.to_netcdf(temporary, engine="h5netcdf")
         store.remove()
     return data
+
+
+def _plan(
+    experiment: Experiment,
+    over: Mapping[str, Any],
+    of: Sequence[str],
+    optimize: Mapping[str, tuple[float, float] | None] | Sequence[str],
+    objective: str | None,
+    maximize: bool,
+    ties: Mapping[str, str],
+    seed: int,
+) -> SweepPlan:
+    """Check what `sweep` is asked for."""
+    axes = {k: np.atleast_1d(np.asarray(v, dtype=float)) for k, v in over.items()}
+    tied = read_ties(experiment, ties)
+    _check_axes(experiment, axes, tied)
+    if not axes or not of:
+        raise InputError("sweep: name at least one field to sweep and one result")
+    for name in of:
+        parse(name, experiment)
+    chosen: tuple[Variable, ...] = ()
+    if optimize:
+        objective = objective or of[0]
+        parse(objective, experiment)
+        chosen = variables(experiment, optimize, tied, tuple(axes))
+        for v in chosen:
+            if v.name in axes:
+                raise InputError(f"sweep: '{v.name}' is swept and cannot be optimised too")
+    return SweepPlan(
+        experiment,
+        axes,
+        tuple(of),
+        objective if optimize else None,
+        chosen,
+        dict(ties),
+        -1.0 if maximize else 1.0,
+        seed,
+    )
+
+
+def _check_axes(experiment: Experiment, axes: Mapping[str, Array], tied: Mapping[str, Expression]) -> None:
+    used = {n for t in tied.values() for n in t.names}
+    for name, values in axes.items():
+        if values.ndim != 1 or not np.all(np.isfinite(values)):
+            raise InputError(f"sweep: {name}: expected a list of finite values")
+        if "." not in name and name not in used:
+            raise InputError(f"sweep: '{name}' is no field (element.field), and no tie uses it")
+        if "." in name:
+            experiment.with_values({name: values}, "sweep")
+        if name in tied:
+            raise InputError(f"sweep: '{name}' is tied and cannot be swept too")
+    if np.prod([float(len(v)) for v in axes.values()]) > 2e7:
+        raise InputError(f"sweep: {' x '.join(str(len(v)) for v in axes.values())} points: at most 20 million")
 
 
 def _run(
@@ -268,7 +287,7 @@ class _Store:
             self.memory[i] = values
             if self.folder is not None:
                 with replacing(self.folder / f"{i}.npz") as temporary:
-                    np.savez(temporary, allow_pickle=False, **values)  # type: ignore[arg-type]
+                    np.savez(temporary, **values)  # type: ignore[arg-type]
 
     def blocks(self) -> list[dict[str, Array]]:
         """All blocks in order."""

@@ -15,7 +15,7 @@ from backaction.elements.fields import Part, choice, flag, parts, quantity
 from backaction.elements.optics import Rotation
 from backaction.elements.sideband_oscillator import SidebandOscillator
 from backaction.errors import InputError, ModelError
-from backaction.numerics.matrices import Pair, block_diagonal, concrete, join, solve, stack
+from backaction.numerics.matrices import Array, Pair, block_diagonal, concrete, join, solve, stack
 from backaction.systems.labels import Mode, Port
 from backaction.systems.linear import LinearSystem
 
@@ -351,12 +351,32 @@ class OptomechanicalCavity(Element):
             )
         entry, leave, carrier_port = self.port_roles()
         rates = self.port_rates()
-        kappa, delta = sum(rates.values()), TWO_PI * np.asarray(self.detuning_hz)
-        (ci, si), _ = self.carrier_phases()
-        inward = stack([[ci, si], [-si, ci]])
-        outward = stack([[ci, -si], [si, ci]])
-        mechanics: list[OptomechanicalCavity | MechanicalMode] = [self, *self.modes]
         names = [self.name, *(f"{self.name}.{m.name}" for m in self.modes)]
+        A, baths = self._drift(names, sum(rates.values()))
+        # the field enters turned to its own carrier where that carrier enters by this port
+        lead = light.carrier if carrier_port == entry else (1.0, 0.0)
+        turn = stack([[lead[0], lead[1]], [-np.asarray(lead[1]), lead[0]]])
+        order = [entry, *(k for k in rates if k != entry)]
+        B = self._inward(order, turn, A.shape[-1], baths)
+        leave_order = [leave, *(k for k in rates if k != leave)]
+        rows, direct = self._outward(order, leave_order, turn, B.shape[-1], A.shape[-1])
+        carriers = {k: self._leaving(k) for k in leave_order}
+        if self.detect_unmatched:
+            rows, direct = self._by_carrier(leave_order, rows), self._by_carrier(leave_order, direct)
+            carriers[leave] = carriers["unmatched"] = (1.0, 0.0)
+        modes = (Mode(self.name), Mode(f"{self.name}.cavity", "cavity"), *(Mode(n, "auxiliary") for n in names[1:]))
+        inputs = tuple(Port(f"{self.name}.{'in' if k == entry else k}", "field") for k in order)
+        outputs = tuple(
+            Port(f"{self.name}.{'out' if k == leave else k + '_out'}", "field", carrier=carriers[k])
+            for k in leave_order
+        )
+        S = block_diagonal([0.5 * np.eye(2 * len(order)), *(b[2] for b in baths)])
+        every = (*inputs, *(b[0] for b in baths))
+        return LinearSystem(A, B, join(rows, -2), join(direct, -2), S, modes, every, outputs)
+
+    def _drift(self, names: list[str], kappa: Any) -> tuple[Array, list[tuple[Port, Array, Array]]]:
+        """A of main mode, cavity, further modes (X_cavity drives every P, every X drives P_cavity, by 2 g); the baths."""
+        mechanics: list[OptomechanicalCavity | MechanicalMode] = [self, *self.modes]
         drifts, baths, gains = [], [], []
         for part, name in zip(mechanics, names, strict=True):
             omega = TWO_PI * np.asarray(part.mechanical_hz)
@@ -365,6 +385,7 @@ class OptomechanicalCavity(Element):
             bath = f"{name}.bath" if part is self else f"{name}_bath"
             baths.append(thermal_bath(bath, gamma, bath_quanta(part), self.damping))
             gains.append(self.coupling(part))
+        delta = TWO_PI * np.asarray(self.detuning_hz)
         cavity = stack([[-kappa / 2, -delta], [delta, -kappa / 2]])
         A = block_diagonal([drifts[0], cavity, *drifts[1:]])
         A = np.array(
@@ -375,43 +396,36 @@ class OptomechanicalCavity(Element):
             x = 0 if i == 0 else 2 + 2 * i
             A[..., x + 1, 2] = 2 * g
             A[..., 3, x] = 2 * g
-        # the field enters turned to its own carrier where that carrier enters by this port
-        lead = light.carrier if carrier_port == entry else (1.0, 0.0)
-        turn = stack([[lead[0], lead[1]], [-np.asarray(lead[1]), lead[0]]])
-        order = [entry, *(k for k in rates if k != entry)]
+        return A, baths
+
+    def _inward(self, order: list[str], turn: Array, size: int, baths: list[tuple[Port, Array, Array]]) -> Array:
+        """B: sqrt(kappa_k) of every port's field, turned to the intracavity field's phase, and the baths."""
+        rates, ((ci, si), _) = self.port_rates(), self.carrier_phases()
+        inward = stack([[ci, si], [-si, ci]])
         fields_in = {k: np.sqrt(rates[k])[..., None, None] * inward for k in order}
-        fields_in[entry] = fields_in[entry] @ turn
-        size = A.shape[-1]
-        B_light = join([fields_in[k] for k in order], -1)
-        pad = np.zeros(B_light.shape[:-2] + (size, B_light.shape[-1]), dtype=B_light.dtype)
-        pad[..., 2:4, :] = B_light
-        bath_b = block_diagonal([baths[0][1], np.zeros((2, 0)), *(b[1] for b in baths[1:])])
-        B = join([pad, bath_b], -1)
-        leave_order = [leave, *(k for k in rates if k != leave)]
-        C_rows, D_rows = [], []
+        fields_in[order[0]] = fields_in[order[0]] @ turn
+        light = join([fields_in[k] for k in order], -1)
+        pad = np.zeros(light.shape[:-2] + (size, light.shape[-1]), dtype=light.dtype)
+        pad[..., 2:4, :] = light
+        return join([pad, block_diagonal([baths[0][1], np.zeros((2, 0)), *(b[1] for b in baths[1:])])], -1)
+
+    def _outward(
+        self, order: list[str], leave_order: list[str], turn: Array, width: int, size: int
+    ) -> tuple[list[Array], list[Array]]:
+        """Rows of C and D of every leaving field: a_out = sqrt(kappa_k) a - a_in."""
+        rates, ((ci, si), _) = self.port_rates(), self.carrier_phases()
+        outward = stack([[ci, -si], [si, ci]])
+        rows, reflected = [], []
         for k in leave_order:
             read = np.sqrt(rates[k])[..., None, None] * outward
             row = np.zeros(read.shape[:-2] + (2, size), dtype=read.dtype)
             row[..., :, 2:4] = read
-            direct = np.zeros((*turn.shape[:-2], 2, B.shape[-1]), dtype=turn.dtype)
+            direct = np.zeros((*turn.shape[:-2], 2, width), dtype=turn.dtype)
             start = 2 * order.index(k)
-            direct[..., :, start : start + 2] = -turn if k == entry else -np.eye(2)
-            C_rows.append(row)
-            D_rows.append(direct)
-        carriers = {k: self._leaving(k) for k in leave_order}
-        if self.detect_unmatched:
-            C_rows, D_rows = self._by_carrier(leave_order, C_rows), self._by_carrier(leave_order, D_rows)
-            carriers[leave] = carriers["unmatched"] = (1.0, 0.0)
-        modes = (Mode(self.name), Mode(f"{self.name}.cavity", "cavity"), *(Mode(n, "auxiliary") for n in names[1:]))
-        inputs = tuple(Port(f"{self.name}.{'in' if k == entry else k}", "field") for k in order)
-        outputs = tuple(
-            Port(f"{self.name}.{'out' if k == leave else k + '_out'}", "field", carrier=carriers[k])
-            for k in leave_order
-        )
-        S = block_diagonal([0.5 * np.eye(2 * len(order)), *(b[2] for b in baths)])
-        C = join(C_rows, -2)
-        D = join(D_rows, -2)
-        return LinearSystem(A, B, C, D, S, modes, (*inputs, *(b[0] for b in baths)), outputs)
+            direct[..., :, start : start + 2] = -turn if k == order[0] else -np.eye(2)
+            rows.append(row)
+            reflected.append(direct)
+        return rows, reflected
 
     def _by_carrier(self, order: list[str], rows: list[Any]) -> list[Any]:
         """Rows of the reflected beam and of the unmatched mode, turned into those with all and with none of the carrier."""

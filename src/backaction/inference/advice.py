@@ -17,6 +17,7 @@ import numpy as np
 from backaction.errors import InputError, ModelError, nearest
 from backaction.inference.model import Systems
 from backaction.inference.posterior import Posterior
+from backaction.inference.target import Evaluator
 from backaction.numerics.matrices import Array
 from backaction.states import entanglement
 
@@ -135,42 +136,72 @@ def worst_case(
     ModelError
         If no start leads to a maximum.
     """
-    from scipy import optimize
-
     if not (delta_chi2 > 0 and interval > 0):
         raise InputError(f"worst case: chi-square {delta_chi2:g} and interval {interval:g} must be > 0")
     target, mode = found.target, found.ready.mode
     variance = _Variance(found, record)
     run = target.evaluator()
+    centre, top = _best_within(run, mode.u, interval)
+    best, u, status = _largest(variance, run, centre, mode.root, top, delta_chi2, interval, seed)
+    if not np.isfinite(best):
+        raise ModelError(f"{target.campaign.name}: no worst case was found within {interval:g} sd of the calibrations")
+    labels = target.labels()
+    values = target.values(u)
+    order = np.argsort(-np.abs(u))
+    pushed = tuple(labels[i] for i in order if abs(u[i]) > 0.98 * interval)
+    return Worst(
+        variance.record, float(variance(mode.u[None])[0]), best, variance.weight, variance.angle_deg, delta_chi2, interval,
+        {labels[i]: float(values[i]) for i in order}, pushed, status,
+    )  # fmt: skip
 
-    def data(u: Array) -> tuple[float, Array]:
-        value, slope = run.gradient(u)
-        return value + 0.5 * float(u @ u), slope + u
+
+def _log_likelihood(run: Evaluator, u: Array) -> tuple[float, Array]:
+    """Ln L of the data alone and its gradient: the posterior's without the prior's |u|^2/2."""
+    value, slope = run.gradient(u)
+    return value + 0.5 * float(u @ u), slope + u
+
+
+def _best_within(run: Evaluator, start: Array, interval: float) -> tuple[Array, float]:
+    """Where ln L is greatest within the intervals |u| <= `interval`, and its value."""
+    from scipy import optimize
 
     inside = optimize.minimize(
-        lambda u: tuple(-np.asarray(x) for x in data(u)), np.clip(mode.u, -interval, interval), jac=True,
-        method="L-BFGS-B", bounds=[(-interval, interval)] * target.size, options={"maxiter": 500},
+        lambda u: tuple(-np.asarray(x) for x in _log_likelihood(run, u)), np.clip(start, -interval, interval), jac=True,
+        method="L-BFGS-B", bounds=[(-interval, interval)] * start.size, options={"maxiter": 500},
     )  # fmt: skip
-    top, root = -float(inside.fun), mode.root
-    centre = inside.x
-    best_w = np.zeros(target.size)
+    return inside.x, -float(inside.fun)
+
+
+def _largest(
+    variance: _Variance,
+    run: Evaluator,
+    centre: Array,
+    root: Array,
+    top: float,
+    delta_chi2: float,
+    interval: float,
+    seed: int,
+) -> tuple[float, Array, str]:
+    """The largest V (-inf where there is none), its u and how the search ended; searched in w, u = centre + root w."""
+    from scipy import optimize
 
     def place(w: Array) -> Array:
         return centre + root @ w
 
     def room(w: Array) -> float:
-        return delta_chi2 - 2 * (top - data(place(w))[0])
+        return delta_chi2 - 2 * (top - _log_likelihood(run, place(w))[0])
 
     constraints = [
-        {"type": "ineq", "fun": room, "jac": lambda w: 2 * root.T @ data(place(w))[1]},
+        {"type": "ineq", "fun": room, "jac": lambda w: 2 * root.T @ _log_likelihood(run, place(w))[1]},
         {"type": "ineq", "fun": lambda w: interval - place(w), "jac": lambda w: -root},
         {"type": "ineq", "fun": lambda w: interval + place(w), "jac": lambda w: root},
     ]
     rng = np.random.default_rng(seed)
     g = variance.slope(centre, root)
     uphill = g / max(float(np.linalg.norm(g)), 1e-300)
-    starts = [0.5 * uphill, 1.5 * uphill, 0.5 * (uphill + 0.5 * rng.standard_normal(target.size) / target.size**0.5)]
-    best, status = -np.inf, "not converged"
+    size = centre.size
+    starts = [0.5 * uphill, 1.5 * uphill, 0.5 * (uphill + 0.5 * rng.standard_normal(size) / size**0.5)]
+    best, best_w, status = -np.inf, np.zeros(size), "not converged"
     for start in starts:
         result = optimize.minimize(
             lambda w: -float(variance(place(w)[None])[0]), start, jac=lambda w: -variance.slope(place(w), root),
@@ -180,17 +211,7 @@ def worst_case(
         if feasible and -result.fun > best:
             best, best_w = -float(result.fun), result.x
             status = "maximum" if result.success else "not converged"
-    if not np.isfinite(best):
-        raise ModelError(f"{target.campaign.name}: no worst case was found within {interval:g} sd of the calibrations")
-    u = place(best_w)
-    labels = target.labels()
-    values = target.values(u)
-    order = np.argsort(-np.abs(u))
-    pushed = tuple(labels[i] for i in order if abs(u[i]) > 0.98 * interval)
-    return Worst(
-        variance.record, float(variance(mode.u[None])[0]), best, variance.weight, variance.angle_deg, delta_chi2, interval,
-        {labels[i]: float(values[i]) for i in order}, pushed, status,
-    )  # fmt: skip
+    return best, place(best_w), status
 
 
 __all__ = ["Gain", "Worst", "next_measurements", "worst_case"]

@@ -185,8 +185,34 @@ def shipped_campaigns() -> tuple[str, ...]:
 
 
 def _read(table: Mapping[str, Any], path: Path, say: Progress) -> Campaign:
+    """The whole file: experiment, priors, [vary], [tie], [likelihood], records and [derived], checked in this order."""
     where = str(path)
     _known(table, _KEYS, where)
+    experiment = _experiment(table, path)
+    options = _table(table, "likelihood", where)
+    _known(options, ("kind", "model_error", "calibrations"), f"{where}: [likelihood]")
+    priors, correlated = _priors(table, options, experiment, path)
+    vary = {k: _spread(experiment, k, v, where) for k, v in _table(table, "vary", where).items()}
+    ties = _ties(table, experiment, correlated, where)
+    for key in ties:
+        priors.pop(key, None)
+    scatter = _model_error(options, where)
+    items = table.get("record", [])
+    if not isinstance(items, list) or not all(isinstance(item, Mapping) for item in items):
+        raise InputError(f"{where}: 'record' must be tables: write [[record]]")
+    warnings: list[str] = []
+    records = [_record(item, i, table, experiment, ties, path, say) for i, item in enumerate(items, 1)]
+    for record in records:
+        warnings += [f"{record.name}: {w}" for w in record.warnings]
+    return Campaign(
+        str(table.get("name", path.stem)), tuple(records), priors, vary, ties, _derived(table, where), correlated,
+        Likelihood(str(options.get("kind", "gamma")), scatter), tuple(dict.fromkeys(warnings)),
+    )  # fmt: skip
+
+
+def _experiment(table: Mapping[str, Any], path: Path) -> Experiment:
+    """`experiment`, with the values of `[set]` and `band_hz`."""
+    where = str(path)
     source = str(table.get("experiment", ""))
     if not source:
         raise InputError(f"{where}: missing 'experiment': a TOML file beside this one, or a shipped name")
@@ -202,9 +228,15 @@ def _read(table: Mapping[str, Any], path: Path, say: Progress) -> Campaign:
         experiment = replace(experiment, band_hz=(low, high))
     if experiment.band_hz is None:
         raise InputError(f"{where}: missing band_hz (here or in the experiment's [analysis])")
+    return experiment
+
+
+def _priors(
+    table: Mapping[str, Any], options: Mapping[str, Any], experiment: Experiment, path: Path
+) -> tuple[dict[str, Prior], Correlated]:
+    """The experiment's priors with those of `calibrations` in `[likelihood]` and of `[prior]`."""
+    where = str(path)
     priors = dict(experiment.priors)
-    options = _table(table, "likelihood", where)
-    _known(options, ("kind", "model_error", "calibrations"), f"{where}: [likelihood]")
     files = options.get("calibrations", [])
     if not isinstance(files, list) or not all(isinstance(name, str) for name in files):
         raise InputError(f"{where}: [likelihood] calibrations = {files!r}: expected a list of file names")
@@ -216,7 +248,13 @@ def _read(table: Mapping[str, Any], path: Path, say: Progress) -> Campaign:
         if any(key in known for known, _ in correlated):
             raise InputError(f"{where}: [prior] '{key}' is in a calibration file too: remove one")
         priors[key] = read_prior(experiment, key, item, where)
-    vary = {k: _spread(experiment, k, v, where) for k, v in _table(table, "vary", where).items()}
+    return priors, correlated
+
+
+def _ties(
+    table: Mapping[str, Any], experiment: Experiment, correlated: Correlated, where: str
+) -> dict[str, Expression]:
+    """`[tie]`: fields that follow others, and have no prior in the file."""
     ties = {}
     for key, text in _table(table, "tie", where).items():
         here = f"{where}: [tie] '{key}'"
@@ -229,34 +267,30 @@ def _read(table: Mapping[str, Any], path: Path, say: Progress) -> Campaign:
             raise type(error)(f"{here}: {error}") from None
         if key in table.get("prior", {}) or any(key in known for known, _ in correlated):
             raise InputError(f"{here}: is tied and has a prior: remove one")
-        priors.pop(key, None)
     try:
         follow_ties(ties, experiment.value, {})
     except InputError as error:
         raise type(error)(f"{where}: {error}") from None
+    return ties
+
+
+def _model_error(options: Mapping[str, Any], where: str) -> float | Prior:
+    """`model_error` of `[likelihood]`: a number or a prior."""
     given = options.get("model_error", 0.0)
-    scatter: float | Prior
     if isinstance(given, Mapping):
-        scatter = _bare_prior(given, f"{where}: [likelihood] model_error")
-    elif isinstance(given, bool) or not isinstance(given, (int, float)) or not 0 <= given < 10:
+        return _bare_prior(given, f"{where}: [likelihood] model_error")
+    if isinstance(given, bool) or not isinstance(given, (int, float)) or not 0 <= given < 10:
         raise InputError(f"{where}: [likelihood] model_error = {given!r}: a number >= 0 or a prior")
-    else:
-        scatter = float(given)
-    items = table.get("record", [])
-    if not isinstance(items, list) or not all(isinstance(item, Mapping) for item in items):
-        raise InputError(f"{where}: 'record' must be tables: write [[record]]")
-    warnings: list[str] = []
-    records = [_record(item, i, table, experiment, ties, path, say) for i, item in enumerate(items, 1)]
-    for record in records:
-        warnings += [f"{record.name}: {w}" for w in record.warnings]
+    return float(given)
+
+
+def _derived(table: Mapping[str, Any], where: str) -> dict[str, str]:
+    """`[derived]`: names and expressions of further quantities."""
     derived = {k: str(v) for k, v in _table(table, "derived", where).items()}
     for key in derived:
         if key.split(".")[0] in ("conditional", "unconditional", "retrodicted", "bare") or any(c in key for c in "/[]"):
             raise InputError(f"{where}: [derived] '{key}': this name is taken or not a name (no / [ ])")
-    return Campaign(
-        str(table.get("name", path.stem)), tuple(records), priors, vary, ties, derived, correlated,
-        Likelihood(str(options.get("kind", "gamma")), scatter), tuple(dict.fromkeys(warnings)),
-    )  # fmt: skip
+    return derived
 
 
 def _record(
@@ -268,6 +302,7 @@ def _record(
     path: Path,
     say: Progress,
 ) -> Measured:
+    """One `[[record]]`, simulated or from its file, with `set`, `prior`, `mask_hz` and the file's `resolution_hz`."""
     where = f"{path}: [[record]] {index}"
     _known(item, _RECORD_KEYS, where)
     if not isinstance(item.get("name", ""), str) or any(c in item.get("name", "") for c in "/[]"):
@@ -287,23 +322,52 @@ def _record(
     if width is not None and not 0 < width <= (band[1] - band[0]) / 16:
         raise InputError(f"{path}: resolution_hz = {width:g} Hz: must be > 0 and at most a sixteenth of the band")
     if "simulate" in item:
-        plan = _table(item, "simulate", where)
-        _known(plan, ("seed", "duration"), f"{where}: simulate")
         name = str(item.get("name", f"record{index}"))
-        length = number(plan.get("duration", 0.2), "s", f"{where}: simulate.duration")
-        seed = plan.get("seed", 0)
-        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-            raise InputError(f"{where}: simulate.seed = {seed!r}: a whole number >= 0")
-        least = 2 / (width or (band[1] - band[0]) / 16)
-        if not length >= least:
-            raise InputError(f"{where}: simulate.duration = {length:g} s: at least {least:.3g} s, two averages a bin")
-        say(f"simulating {name}", None)
-        tied = follow_ties({k: v for k, v in ties.items() if k not in own}, chosen.value, {})
-        chosen = chosen.with_values({k: float(v) for k, v in tied.items()}, where)
-        made = simulated(name, chosen, band, length, seed, width)
-        return replace(_masked(made, item, where), fixed=tuple(own), priors=priors, calibrated_by="simulated")
-    if "file" not in item:
+        others = {k: v for k, v in ties.items() if k not in own}
+        made = _simulated_record(item, name, chosen, others, band, width, where, say)
+    elif "file" in item:
+        made = _measured_record(item, table, chosen, width, path, where, say)
+    else:
         raise InputError(f"{where}: missing 'file' (or simulate = {{ seed = ..., duration = ... }})")
+    return replace(_masked(made, item, where), fixed=tuple(own), priors=priors)
+
+
+def _simulated_record(
+    item: Mapping[str, Any],
+    name: str,
+    chosen: Experiment,
+    ties: Mapping[str, Expression],
+    band: tuple[float, float],
+    width: float | None,
+    where: str,
+    say: Progress,
+) -> Measured:
+    """`simulate` of a `[[record]]`: a spectrum drawn from the experiment's values, with the ties followed."""
+    plan = _table(item, "simulate", where)
+    _known(plan, ("seed", "duration"), f"{where}: simulate")
+    length = number(plan.get("duration", 0.2), "s", f"{where}: simulate.duration")
+    seed = plan.get("seed", 0)
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise InputError(f"{where}: simulate.seed = {seed!r}: a whole number >= 0")
+    least = 2 / (width or (band[1] - band[0]) / 16)
+    if not length >= least:
+        raise InputError(f"{where}: simulate.duration = {length:g} s: at least {least:.3g} s, two averages a bin")
+    say(f"simulating {name}", None)
+    tied = follow_ties(ties, chosen.value, {})
+    chosen = chosen.with_values({k: float(v) for k, v in tied.items()}, where)
+    return replace(simulated(name, chosen, band, length, seed, width), calibrated_by="simulated")
+
+
+def _measured_record(
+    item: Mapping[str, Any],
+    table: Mapping[str, Any],
+    chosen: Experiment,
+    width: float | None,
+    path: Path,
+    where: str,
+    say: Progress,
+) -> Measured:
+    """`file` of a `[[record]]`, with `shot` and `dark` of the record or of the whole file: its spectrum and calibration."""
     given = {{"rate": "sample_rate_hz"}.get(k, k): item[k] for k in ("rate", "sampling", "unit", "scale") if k in item}
 
     def read(key: str) -> Record | None:
@@ -324,11 +388,10 @@ def _record(
     found = taken(chosen, record, shot, dark, width)
     if not found.noise.floor_known:
         raise InputError(f"{where}: fit needs a shot-noise record (shot = ...): without it there is no quantum scale")
-    made = Measured(
-        name, chosen, found.spectrum, found.noise, record.digitiser, tuple(own), priors,
-        str(item.get("shot", table.get("shot", ""))), record.duration_s, found.warnings,
+    return Measured(
+        name, chosen, found.spectrum, found.noise, record.digitiser, duration_s=record.duration_s,
+        calibrated_by=str(item.get("shot", table.get("shot", ""))), warnings=found.warnings,
     )  # fmt: skip
-    return _masked(made, item, where)
 
 
 def _masked(record: Measured, item: Mapping[str, Any], where: str) -> Measured:

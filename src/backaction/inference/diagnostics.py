@@ -18,6 +18,8 @@ from backaction.records.statistics import Check, chi_square_p, residual_lines
 
 RHAT, LEAST = 1.01, 400.0
 """Largest R-hat and least effective number of draws (bulk and tail) of a converged run (Vehtari et al. 2021)."""
+NEARLY = 1.03
+"""R-hat of thousands of good draws of dozens of parameters exceeds 1.01 by chance now and then; above this it does not."""
 BANDS = 40
 
 
@@ -53,6 +55,12 @@ def diagnose(
     facts["correlation"] = strongest_correlations(target, draws, quantities)
     warnings = [f"{n} is {v:+.1f} sd from what its prior and the data allow" for n, v in pulls.items() if abs(v) > 3]
     return tests, facts, warnings
+
+
+def nearly_converged(draws: Draws) -> bool:
+    """Whether the chains agree but for the noise of R-hat itself, so that more draws will tell."""
+    worst = max(summarised(draws.u[..., i])["rhat"] for i in range(draws.u.shape[-1]))
+    return draws.u.shape[0] > 1 and RHAT <= worst < NEARLY
 
 
 def _converged(draws: Draws, labels: Sequence[str]) -> Check:

@@ -116,11 +116,13 @@ def infer(
     say = progress or quiet
     ready = ready or prepare(campaign, progress)
     target, mode = ready.target, ready.mode
-    quantities.quantities(
-        target, mode.u[None, None], campaign.derived
-    )  # what cannot be derived is said before the work
+    # what cannot be derived is said before the work
+    quantities.quantities(target, mode.u[None, None], campaign.derived)
     if method == "nuts":
         found = nuts(target, mode, draws, chains, seed, cores, say, keep)
+        if diagnostics.nearly_converged(found):
+            say(f"chains nearly agree: sampling again with {2 * draws} draws", None)
+            found = nuts(target, mode, 2 * draws, chains, seed, cores, say, keep)
     else:
         found = samplers.sample(target, mode, method, draws, chains, seed, progress=progress)
     say("derived quantities", None)

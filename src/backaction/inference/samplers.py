@@ -6,12 +6,13 @@ Gaussian, whatever the units, the priors and their correlations.
 
 from __future__ import annotations
 
+import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from threading import Event
+from threading import Event, Lock
 from typing import Any
 
 import numpy as np
@@ -139,6 +140,29 @@ def log_densities(target: Target, u: Array, cores: int = 2) -> Array:
         return np.concatenate(list(pool.map(part, np.array_split(u, cores))))
 
 
+_IMPORTING = Lock()
+
+
+def _nutpie() -> tuple[Any, Any]:
+    """Nutpie and its way from a Python density, without the plots that its ArviZ loads on the way.
+
+    ArviZ 0.23 imports arviz_plots where that is installed and only forgives its absence; arviz_plots fails with an
+    AttributeError under matplotlib 3.11. Nothing here draws with it, so it is absent while nutpie is imported.
+    """
+    with _IMPORTING, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        hidden = "nutpie" not in sys.modules and "arviz_plots" not in sys.modules
+        if hidden:
+            sys.modules["arviz_plots"] = None  # type: ignore[assignment]
+        try:
+            import nutpie
+            from nutpie.compiled_pyfunc import from_pyfunc
+        finally:
+            if hidden:
+                del sys.modules["arviz_plots"]
+    return nutpie, from_pyfunc
+
+
 def chain(
     target: Target, mode: Maximum, draws: int, seed: int, accept: float = 0.8, stop: Event | None = None
 ) -> tuple[Array, Array, dict[str, float]]:
@@ -147,11 +171,7 @@ def chain(
     `accept` is the acceptance that the step size is tuned to. Blocks until it is done or `stop` is set; the compiled
     density releases the interpreter lock, so that chains run side by side in threads.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import nutpie
-        from nutpie.compiled_pyfunc import from_pyfunc
-
+    nutpie, from_pyfunc = _nutpie()
     size, root, centre = target.size, mode.root, mode.u
     back = np.ascontiguousarray(root.T)
 

@@ -21,13 +21,19 @@ from typing import Any
 
 from backaction.numerics.loops import unrolled
 
-_OPTIONS = "nogil=True, error_model='numpy', fastmath={'contract', 'reassoc'}"
+OPTIONS = "nogil=True, error_model='numpy', fastmath={{{math}}}"
+STRICT, SUMS = "'contract'", "'contract', 'reassoc'"
+"""Sums are reordered only in `SUMMED` loops, which store nothing: elsewhere the compiler asks at run time whether arrays
+overlap, and the last digit of a reordered sum would depend on where memory happens to lie."""
+SUMMED = ("gather", "some_gather")
 
 
 def cache_folder() -> Path | None:
     """Where generated kernels are kept, or None where nothing can be written."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(os.environ.get("BACKACTION_CACHE") or Path(home) / "backaction")
+    import platformdirs
+
+    given = os.environ.get("BACKACTION_CACHE")
+    folder = Path(given) if given else platformdirs.user_cache_path("backaction", appauthor=False)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
@@ -35,7 +41,7 @@ def cache_folder() -> Path | None:
     return folder if os.access(folder, os.W_OK) else None
 
 
-def _kept(kind: str, source: str, name: str) -> Callable[..., Any]:
+def kept(kind: str, source: str, name: str) -> Callable[..., Any]:
     """The function `name` of a source, from the cache folder where there is one."""
     folder = cache_folder()
     if folder is not None:
@@ -95,9 +101,9 @@ def _functions(text: str, sizes: Mapping[str, int]) -> tuple[list[ast.stmt], dic
 
 def _text(constants: Iterable[ast.stmt], functions: Mapping[str, ast.FunctionDef]) -> str:
     """Source of a module in which every function is compiled."""
-    decorator = ast.parse(f"numba.njit(cache=True, {_OPTIONS})", mode="eval").body
-    for f in functions.values():
-        f.decorator_list = [decorator]
+    for name, f in functions.items():
+        options = OPTIONS.format(math=SUMS if name in SUMMED else STRICT)
+        f.decorator_list = [ast.parse(f"numba.njit(cache=True, {options})", mode="eval").body]
     later = [c for c in constants if any(isinstance(m, ast.Name) and m.id in functions for m in ast.walk(c))]
     first = [c for c in constants if c not in later]
     module = ast.Module([*first, *functions.values(), *later], [])
@@ -123,7 +129,7 @@ def library(*names: str, n: int | None = None) -> Any:
         constants += own
         functions |= found
     ending = f"def functions():\n    return {{{', '.join(f'{f!r}: {f}' for f in functions)}}}\n"
-    return SimpleNamespace(**_kept("_".join(names), _text(constants, functions) + ending, "functions")())
+    return SimpleNamespace(**kept("_".join(names), _text(constants, functions) + ending, "functions")())
 
 
 @functools.cache
@@ -132,4 +138,4 @@ def compiled(name: str, n: int, q: int) -> Callable[..., Any]:
     from backaction.numerics.loops import kalman
 
     function = _functions(inspect.getsource(getattr(kalman, name)), {"n": n, "q": q})[1]
-    return _kept(name, _text([], function), name)
+    return kept(name, _text([], function), name)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from backaction.numerics.compile import _OPTIONS, _kept
+from backaction.numerics.compile import OPTIONS, SUMS, kept
 from backaction.numerics.matrices import Array
 
 
@@ -109,7 +109,7 @@ def _block(q: int, divides: int) -> int:
 
 @functools.cache
 def _generated(n: int, q: int, L: int, groups: tuple[tuple[int, str], ...]) -> Callable[..., None]:
-    return _kept("recursion", _source(n, q, L, groups), "kernel")
+    return kept("recursion", _source(n, q, L, groups), "kernel")
 
 
 def _source(n: int, q: int, L: int, groups: tuple[tuple[int, str], ...]) -> str:
@@ -117,7 +117,7 @@ def _source(n: int, q: int, L: int, groups: tuple[tuple[int, str], ...]) -> str:
     x, u = [f"x{i}" for i in range(n)], [f"u{j}" for j in range(L * q)]
     arrays = [f"M{g}" for g in range(len(groups))] + [f"o{g}" for g in range(len(groups))]
     lines = [
-        "import numba", "import numpy as np", "", "", f"@numba.njit(cache=True, {_OPTIONS})",
+        "import numba", "import numpy as np", "", "", f"@numba.njit(cache=True, {OPTIONS.format(math=SUMS)})",
         f"def kernel({', '.join(['u', 'x', 'offset', 'S', 'ends', 'stride', *arrays])}):",
         *[f"    x{i} = x[{i}]" for i in range(n)],
         f"    for b in range(u.size // {L * q}):",

@@ -113,61 +113,85 @@ def simulate(
     front_end_hz, reference_hz
         Low-passes before the digitiser; with a reference the record is complex, z = lowpass(y e^{-2 pi i f t}).
     start
-        State of some modes at time 0 (the others unconditional, uncorrelated); default the unconditional steady state.
+        State of some modes at time 0 (the others unconditional, uncorrelated); default all unconditional.
     schedule
         (time, experiment): parameters that hold from then on; a drift is many of them.
-    adc
-        Store counts instead of volts.
-    sink
-        Takes the samples chunk by chunk instead of memory (one current; `records.formats.hdf5.RecordFile`).
+    adc, sink
+        Counts instead of volts; what takes samples chunk by chunk instead of memory (`formats.hdf5.RecordFile`).
 
     Raises
     ------
     InputError
         For a duration, rate, seed or schedule that makes no sense.
     ModelError
-        If the experiment has no steady state to start from.
+        Without a steady state to start from.
     """
     size = _samples(duration_s, sample_rate_hz)
-    if seed < 0:
-        raise InputError(f"seed = {seed}: must be >= 0")
-    system = experiment.system
-    if not system.currents:
-        raise InputError(f"{experiment.name}: nothing is detected (add a homodyne)")
     digitiser = Digitiser(sample_rate_hz, sampling, front_end_hz, reference_hz)
+    _drawable(experiment, seed, adc, reference_hz, sink)
     models = _models(experiment, schedule, digitiser)
-    first = models[0][1]
-    q = len(first.R) // (2 if reference_hz is not None else 1)
-    if sink is not None and q > 1:
-        raise InputError(f"{experiment.name}: a sink takes one current, there are {list(system.currents)}")
-    if adc is not None and reference_hz is not None:
-        raise InputError("an ADC samples a real current: leave out the reference")
-    index = experiment.view.index
-    say = listener(progress, "part")
+    q = len(models[0][1].R) // (2 if reference_hz is not None else 1)
+    index, say = experiment.view.index, listener(progress, "part")
     kind = adc.dtype if adc is not None else np.dtype(complex if reference_hz is not None else float)
     y = np.empty((0 if sink else size, q), dtype=kind)
-    step = int(paths)
-    track = np.empty((size // step, len(index))) if paths else None
-    for at, values, states in _drawn(models, _start(experiment, first, start), size, seed, index if paths else []):
+    track = np.empty((size // int(paths), len(index))) if paths else None
+    for at, values, states in _drawn(
+        models, _start(experiment, models[0][1], start), size, seed, index if paths else []
+    ):
         out = _stored(values, at, digitiser, adc)
         if sink is not None:
             sink.write(at, out[:, 0])
         else:
             y[at : at + len(out)] = out
-        if track is not None:
-            low, high = at // step, (at + len(out)) // step
-            track[low:high] = states[(low + 1) * step - 1 - at :: step][: high - low]
+        _keep(track, states, at, int(paths))
         say("drawing the record", (at + len(out)) / size)
-    facts: dict[str, Any] = {"seed": seed, "experiment": experiment.name}
-    names = [experiment.name] if q == 1 else [f"{experiment.name} {c}" for c in system.currents]
-    more: dict[str, Any] = {"front_end_hz": front_end_hz, "reference_hz": reference_hz, "metadata": facts}
+    records = _records(experiment, y, digitiser, adc, seed) if sink is None else ()
+    return Simulation(records, experiment.reported_modes(), track, seed)
+
+
+def _keep(track: Array | None, states: Array, at: int, step: int) -> None:
+    """Every step-th state of a block that begins at sample `at`, in its place; None keeps none."""
+    if track is None:
+        return
+    low, high = at // step, (at + len(states)) // step
+    track[low:high] = states[(low + 1) * step - 1 - at :: step][: high - low]
+
+
+def _drawable(
+    experiment: Experiment, seed: int, adc: Adc | None, reference_hz: float | None, sink: Sink | None
+) -> None:
+    if seed < 0:
+        raise InputError(f"seed = {seed}: must be >= 0")
+    if not experiment.system.currents:
+        raise InputError(f"{experiment.name}: nothing is detected (add a homodyne)")
+    if adc is not None and reference_hz is not None:
+        raise InputError("an ADC samples a real current: leave out the reference")
+    if sink is not None and len(experiment.system.currents) > 1:
+        raise InputError(f"{experiment.name}: a sink takes one current, there are {list(experiment.system.currents)}")
+
+
+def _records(experiment: Experiment, y: Array, digitiser: Digitiser, adc: Adc | None, seed: int) -> tuple[Record, ...]:
+    """A record for each current of the samples y (T, q)."""
+    currents = experiment.system.currents
+    names = [experiment.name] if len(currents) == 1 else [f"{experiment.name} {c}" for c in currents]
+    more: dict[str, Any] = {
+        "front_end_hz": digitiser.front_end_hz,
+        "reference_hz": digitiser.reference_hz,
+        "metadata": {"seed": seed, "experiment": experiment.name},
+    }
     if adc is not None:
         more |= {"scale": adc.step_v, "limits": adc.limits}
-    records = tuple(
-        Record(np.ascontiguousarray(y[:, j]), sample_rate_hz, sampling, "V", name=f"{name} (simulated)", **more)
-        for j, name in enumerate(names if sink is None else [])
+    return tuple(
+        Record(
+            np.ascontiguousarray(y[:, j]),
+            digitiser.sample_rate_hz,
+            digitiser.sampling,
+            "V",
+            name=f"{name} (simulated)",
+            **more,
+        )
+        for j, name in enumerate(names)
     )
-    return Simulation(records, experiment.reported_modes(), track, seed)
 
 
 def _models(

@@ -329,20 +329,10 @@ def to_spectrum(
         Naming what is missing.
     """
     said = dict(table.attributes) | {k: v for k, v in (given or {}).items() if v not in (None, "")}
-    missing = [k for k in SAYS if k not in said]
     unit = str(said.get("unit", ""))
     word = re.sub(r"\s|√", lambda m: "sqrt" if m.group() == "√" else "", unit).lower()
     ratio = word in ("sn", "db", "shotnoise")
-    if ratio:
-        missing = [k for k in missing if k not in ("sided", "window", *(("reference",) if word != "db" else ()))]
-    if word.startswith("vrms") and said.get("instrument") == "SR785":
-        said.setdefault("sided", "one")  # an SR785 shows the power of positive and negative frequencies together
-        said.setdefault("reference", "V")
-        missing = [k for k in SAYS if k not in said]
-    if missing:
-        raise InputError(
-            f"{table.name}: does not say {', '.join(missing)}: --given {missing[0]}=... ({_HINTS[missing[0]]})"
-        )
+    said = _complete(table, said, word, ratio)
     f, y = table.axis(0, "Hz", axis_unit), table.column(column)
     step = np.diff(f)
     if np.any(step <= 0):
@@ -354,18 +344,7 @@ def to_spectrum(
     window = str(said.get("window", "")).strip().lower()
     if not ratio and window not in ENBW:
         raise InputError(f"{table.name}: window = {window!r}: unknown{nearest(window, ENBW)}")
-    if word in ("sn", "shotnoise"):
-        density, out = y, "SN"
-    elif word == "db":
-        density, out = 10 ** (y / 10), "SN"
-    elif word in ("v^2/hz", "v²/hz", "v**2/hz"):
-        density, out = y, "V^2/Hz"
-    elif word in ("v/sqrt(hz)", "v/sqrthz", "vrms/sqrt(hz)", "vrms/rthz", "v/rthz"):
-        density, out = y**2, "V^2/Hz"
-    elif word in ("vrms", "vrms^2"):
-        density, out = (y**2 if word == "vrms" else y) / (width * ENBW[window]), "V^2/Hz"
-    else:
-        raise InputError(f"{table.name}: unit = {unit!r}: unknown{nearest(unit, _UNITS)}")
+    density, out = _density(table, y, unit, word, width * ENBW.get(window, 1.0))
     if not ratio:
         sided = str(said["sided"]).lower()
         if sided not in ("one", "two"):
@@ -376,6 +355,38 @@ def to_spectrum(
     if np.any(density <= 0):
         raise InputError(f"{table.name}: density {np.min(density):.3g}: must be > 0 (is it in dB? --given unit=dB)")
     return Spectrum(f, density, averages, width, out, CORRELATION.get(window, 1.0))
+
+
+def _complete(table: Table, said: Mapping[str, Any], word: str, ratio: bool) -> dict[str, Any]:
+    """What is said with what the instrument implies; asks for the first thing that is missing."""
+    said = dict(said)
+    missing = [k for k in SAYS if k not in said]
+    if ratio:
+        missing = [k for k in missing if k not in ("sided", "window", *(("reference",) if word != "db" else ()))]
+    if word.startswith("vrms") and said.get("instrument") == "SR785":
+        said.setdefault("sided", "one")  # an SR785 shows the power of positive and negative frequencies together
+        said.setdefault("reference", "V")
+        missing = [k for k in SAYS if k not in said]
+    if missing:
+        raise InputError(
+            f"{table.name}: does not say {', '.join(missing)}: --given {missing[0]}=... ({_HINTS[missing[0]]})"
+        )
+    return said
+
+
+def _density(table: Table, y: Array, unit: str, word: str, bandwidth: float) -> tuple[Array, str]:
+    """(density with the sides as given, its unit); `bandwidth`: bin width x ENBW, what a level per bin is divided by."""
+    if word in ("sn", "shotnoise"):
+        return y, "SN"
+    if word == "db":
+        return 10 ** (y / 10), "SN"
+    if word in ("v^2/hz", "v²/hz", "v**2/hz"):
+        return y, "V^2/Hz"
+    if word in ("v/sqrt(hz)", "v/sqrthz", "vrms/sqrt(hz)", "vrms/rthz", "v/rthz"):
+        return y**2, "V^2/Hz"
+    if word in ("vrms", "vrms^2"):
+        return (y**2 if word == "vrms" else y) / bandwidth, "V^2/Hz"
+    raise InputError(f"{table.name}: unit = {unit!r}: unknown{nearest(unit, _UNITS)}")
 
 
 _UNITS = ("V^2/Hz", "V/sqrt(Hz)", "Vrms", "Vrms^2", "SN", "dB")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +13,7 @@ from backaction._version import __version__
 from backaction.analysis.analysis import Analysis, epr_trajectory, shot_units
 from backaction.files import to_json
 from backaction.report.figures import covariance, draw_spectrum, ratio, trajectory
-from backaction.report.page import STYLE, _save, escaped, writable
+from backaction.report.page import Cell, Picture, Section, numbers, page, save, shown, staged
 from backaction.report.posterior import corner
 from backaction.systems.sampled import sampled_budget
 from backaction.workers import Progress, quiet
@@ -42,31 +40,22 @@ def write_report(analysis: Analysis, folder: str | Path, progress: Progress | No
     InputError
         If the folder cannot be made or is a file.
     """
-    target = writable(folder)
     say = progress or quiet
-    work = Path(tempfile.mkdtemp(prefix=".report.", dir=target))
-    try:
-        figures = _figures(analysis)
+    with staged(folder) as (work, target):
         images: dict[str, str] = {}
-        for name, make in figures.items():
+        for name, make in _figures(analysis).items():
             say(f"drawing {name}", None)
-            images[name] = _save(make(), work / f"{name}.png")
+            images[name] = save(make(), work / f"{name}.png")
         say("writing the track", None)
         analysis.track.save(work / "track.h5")
         document = analysis.document()
         (work / "result.json").write_text(to_json(document), "utf-8")
-        fitted = analysis.fit.experiment
-        (work / "fitted.toml").write_text(
-            f"# {analysis.record.name}: maximum of the posterior\n{fitted.to_toml()}", "utf-8"
-        )
+        fitted = f"# {analysis.record.name}: maximum of the posterior\n{analysis.fit.experiment.to_toml()}"
+        (work / "fitted.toml").write_text(fitted, "utf-8")
         (work / "index.html").write_text(_page(analysis, document, images), "utf-8")
         if (target / "result.json").is_file():  # an earlier report of ours: leave none of its files beside the new ones
             for old in FILES:
                 (target / old).unlink(missing_ok=True)
-        for item in sorted(work.iterdir()):
-            item.replace(target / item.name)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     return target
 
 
@@ -177,48 +166,32 @@ def _figure(width: float, height: float, columns: int = 1, rows: int = 1) -> Any
     return fig, axes
 
 
+CAPTIONS = {
+    "spectrum": "Measured spectrum (points) over the fitted model, stacked by source.",
+    "trajectory": "Conditional trajectory with the one-sigma ellipse of the conditional state at its end.",
+    "covariance": "Covariance matrices of the reported modes.",
+    "innovations": "What the model leaves: 1 everywhere if it is right.",
+    "posterior": "Posterior of the main result and the parameters that it is most correlated with.",
+}
+
+
 def _page(analysis: Analysis, document: dict[str, Any], images: dict[str, str]) -> str:
     kind = {True: "yes", False: "no", None: "withheld"}[analysis.entangled]
-    parts = [
-        f"<h1>{escaped(analysis.experiment.name)}: {escaped(Path(analysis.record.name).name)}</h1>",
-        f'<p class="verdict {kind}">{escaped(analysis.verdict)}</p>',
-    ]
-    if analysis.warnings:
-        parts.append("<h2>Warnings</h2><ul>" + "".join(f"<li>{escaped(w)}</li>" for w in analysis.warnings) + "</ul>")
-    parts += [_checks(analysis), _numbers(analysis)]
-    captions = {
-        "spectrum": "Measured spectrum (points) over the fitted model, stacked by source.",
-        "trajectory": "Conditional trajectory with the one-sigma ellipse of the conditional state at its end.",
-        "covariance": "Covariance matrices of the reported modes.",
-        "innovations": "What the model leaves: 1 everywhere if it is right.",
-        "posterior": "Posterior of the main result and the parameters that it is most correlated with.",
-    }
-    parts.append("<h2>Figures</h2>")
-    for name, data in images.items():
-        parts.append(
-            f'<figure><img alt="{escaped(captions[name])}" src="data:image/png;base64,{data}">'
-            f"<figcaption>{escaped(captions[name])}</figcaption></figure>"
-        )
-    parts += [_parameters(analysis), _provenance(analysis, document)]
-    body = "\n".join(parts)
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>{escaped(analysis.experiment.name)} – backaction</title><style>{STYLE}</style></head>"
-        f"<body>{body}</body></html>\n"
-    )
-
-
-def _checks(analysis: Analysis) -> str:
-    rows = "".join(
-        f"<tr><td>{escaped(t.name)}</td><td "
-        f"class='{'good' if t.passed else 'bad'}'>{'passed' if t.passed else 'FAILED'}</td>"
-        f"<td>{escaped(t.sentence)}</td></tr>"
+    checks = [
+        [Cell(t.name), Cell("passed", "good") if t.passed else Cell("FAILED", "bad"), Cell(t.sentence)]
         for t in analysis.tests
-    )
-    return f"<h2>Does the model fit the record?</h2><table>{rows}</table>"
+    ]
+    pictures = [Picture(data, CAPTIONS[name], CAPTIONS[name]) for name, data in images.items()]
+    sections = [
+        Section("Does the model fit the record?", rows=checks), _numbers(analysis), Section("Figures", figures=pictures),
+        _parameters(analysis),
+    ]  # fmt: skip
+    name = analysis.experiment.name
+    heading = f"{name}: {Path(analysis.record.name).name}"
+    return page(name, heading, analysis.verdict, kind, sections, analysis.warnings, _provenance(analysis, document))
 
 
-def _numbers(analysis: Analysis) -> str:
+def _numbers(analysis: Analysis) -> Section:
     rows: list[tuple[str, str]] = []
     q = analysis.quantum
     if q is not None and "epr_variance" in q:
@@ -245,13 +218,10 @@ def _numbers(analysis: Analysis) -> str:
                 f"{b['before']:.3g} in the record, {b['after']:.3g} in the innovations",
             )
         )
-    if not rows:
-        return ""
-    cells = "".join(f"<tr><td>{escaped(a)}</td><td class='n'>{escaped(b)}</td></tr>" for a, b in rows)
-    return f"<h2>Numbers</h2><table>{cells}</table>"
+    return Section("Numbers", rows=[[Cell(a), *numbers(b)] for a, b in rows])
 
 
-def _parameters(analysis: Analysis) -> str:
+def _parameters(analysis: Analysis) -> Section:
     fit = analysis.fit
     drawn = {} if analysis.posterior is None else analysis.posterior.summary
     rows = []
@@ -264,41 +234,29 @@ def _parameters(analysis: Analysis) -> str:
         elif prior.mean is None:
             before = f"{prior.lower:g} … {prior.upper:g}"
         else:
-            before = _pm(prior.mean, prior.sd or 0.0)
+            before = shown(prior.mean, prior.sd or 0.0)
         pull = f"{fit.pull(n):+.2f}" if prior is not None and prior.sd is not None else "–"
         after = drawn.get(n)
-        more = "" if after is None else _pm(after["mean"], after["sd"])
-        rows.append(f"<tr><td>{escaped(n)}</td><td class='n'>{before}</td><td class='n'>{_pm(v, s)}</td>"
-                    f"<td class='n'>{pull}</td><td class='n'>{more}</td></tr>")  # fmt: skip
-    head = ("<tr><th>parameter</th><th class='n'>prior</th><th class='n'>maximum ± sd</th><th class='n'>pull</th>"
-            "<th class='n'>posterior mean ± sd</th></tr>")  # fmt: skip
+        more = "" if after is None else shown(after["mean"], after["sd"])
+        rows.append([Cell(n), *numbers(before, shown(v, s), pull, more)])
+    head = [Cell("parameter"), *numbers("prior", "maximum ± sd", "pull", "posterior mean ± sd")]
     R = fit.correlation - np.eye(len(fit.names))
     pairs = sorted(((abs(R[i, j]), i, j) for i in range(len(R)) for j in range(i)), reverse=True)[:6]
     strong = ", ".join(f"{fit.names[i]} – {fit.names[j]}: {R[i, j]:+.2f}" for size, i, j in pairs if size > 0.3)
-    note = f"<p>Strongest correlations: {escaped(strong)}.</p>" if strong else ""
-    for text in [] if analysis.posterior is None else analysis.posterior.facts["identifiability"]:
-        note += f"<p>{escaped(text[0].upper() + text[1:])}.</p>"
-    return f"<h2>Parameters</h2><table>{head}{''.join(rows)}</table>{note}"
+    told = [] if analysis.posterior is None else analysis.posterior.facts["identifiability"]
+    notes = [f"Strongest correlations: {strong}."] if strong else []
+    return Section("Parameters", head, rows, [*notes, *(f"{t[0].upper() + t[1:]}." for t in told)])
 
 
-def _pm(value: float, sd: float) -> str:
-    """A value with its error, rounded to two digits of the error."""
-    if not (np.isfinite(sd) and sd > 0):
-        return f"{value:.6g}"
-    digits = max(0, 1 - int(np.floor(np.log10(sd))))
-    return f"{value:,.{digits}f} ± {sd:,.{digits}f}".replace(",", " ")
-
-
-def _provenance(analysis: Analysis, document: dict[str, Any]) -> str:
+def _provenance(analysis: Analysis, document: dict[str, Any]) -> list[str]:
     r, c = analysis.record, analysis.calibration
     shown = {k: v for k, v in document["record"]["metadata"].items() if len(v) < 80}
     meta = "; ".join(f"{k}: {v}" for k, v in shown.items()) + ("." if shown else "")
     calibration = (
         f"1 SN = {c.density:.4g} {c.unit}²/Hz ± {100 * c.relative_sd:.2f} %" if c.floor_known else "no shot reference"
     )
-    return (
-        f"<footer>{escaped(r.name)}: {r.size} samples at {r.sample_rate_hz:g} Hz, {r.sampling} sampling. "
-        f"{escaped(calibration)}. "
-        f"{escaped(meta)}<br>backaction {__version__}; parameters, seed and every number are in result.json, the "
-        "fitted experiment in fitted.toml, the trajectory in track.h5.</footer>"
-    )
+    return [
+        f"{r.name}: {r.size} samples at {r.sample_rate_hz:g} Hz, {r.sampling} sampling. {calibration}. {meta}",
+        f"backaction {__version__}; parameters, seed and every number are in result.json, the fitted experiment in "
+        "fitted.toml, the trajectory in track.h5.",
+    ]

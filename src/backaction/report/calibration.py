@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
-import shutil
-import tempfile
 from pathlib import Path
-
-import numpy as np
 
 from backaction._version import __version__
 from backaction.calibration.method import Result
 from backaction.calibration.sets import SCHEMA, CalibrationSet
 from backaction.files import to_json
 from backaction.report.calibration_figures import figure
-from backaction.report.page import STYLE, escaped, writable
+from backaction.report.page import Cell, Picture, Section, numbers, page, save, shown, staged
 
 
 def write_calibration_report(found: CalibrationSet, folder: str | Path) -> Path:
@@ -29,25 +23,13 @@ def write_calibration_report(found: CalibrationSet, folder: str | Path) -> Path:
     InputError
         If the folder cannot be made or written.
     """
-    target = writable(folder)
-    work = Path(tempfile.mkdtemp(prefix=".calibration.", dir=target))
-    try:
-        images = {}
+    with staged(folder) as (work, target):
         names = _files(found)
-        for r in found.results:
-            if r.panels:
-                buffer = io.BytesIO()
-                figure(r).savefig(buffer, format="png", dpi=140)
-                (work / names[r.name]).write_bytes(buffer.getvalue())
-                images[r.name] = base64.b64encode(buffer.getvalue()).decode("ascii")
+        images = {r.name: save(figure(r), work / names[r.name], 140) for r in found.results if r.panels}
         (work / "calibration.json").write_text(to_json(found.document()), "utf-8")
-        (work / "index.html").write_text(page(found, images), "utf-8")
+        (work / "index.html").write_text(_page(found, images), "utf-8")
         for old in _earlier(target):
             old.unlink(missing_ok=True)
-        for item in sorted(work.iterdir()):
-            item.replace(target / item.name)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     return target
 
 
@@ -73,42 +55,18 @@ def _earlier(folder: Path) -> list[Path]:
     return [folder / ("".join(c if c.isalnum() or c in "-_" else "_" for c in n) + ".png") for n in names]
 
 
-def page(found: CalibrationSet, images: dict[str, str]) -> str:
-    """The page as HTML, everything in it."""
+def _page(found: CalibrationSet, images: dict[str, str]) -> str:
     bad = [r.name for r in found.results if r.p is not None and r.p <= 1e-3]
-    kind, text = (
-        ("withheld", f"these models do not describe their data: {', '.join(bad)}")
-        if bad
-        else ("yes", "every model describes its data")
-    )
-    parts = [f"<h1>{escaped(found.name)}</h1>", f'<p class="verdict {kind}">{escaped(text)}</p>']
-    if found.warnings:
-        parts.append("<h2>Warnings</h2><ul>" + "".join(f"<li>{escaped(w)}</li>" for w in found.warnings) + "</ul>")
-    if found.priors:
-        rows = "".join(
-            f"<tr><td>{escaped(k)}</td><td class='n'>{shown(q.value, q.sd)}</td><td>{escaped(q.unit)}</td></tr>"
-            for k, q in found.priors.items()
-        )
-        parts.append(
-            f"<h2>Priors</h2><table><tr><th>field</th><th class='n'>value</th><th>unit</th></tr>{rows}</table>"
-        )
-    for r in found.results:
-        parts.append(_section(r, images.get(r.name)))
-    parts.append(f"<footer>backaction {__version__}; numbers: calibration.json</footer>")
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>{escaped(found.name)} – "
-        f"backaction</title><style>{STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
-    )
+    verdict = f"these models do not describe their data: {', '.join(bad)}" if bad else "every model describes its data"
+    rows = [[Cell(k), *numbers(shown(q.value, q.sd)), Cell(q.unit)] for k, q in found.priors.items()]
+    priors = Section("Priors", [Cell("field"), *numbers("value"), Cell("unit")], rows)
+    sections = [priors, *(_section(r, images.get(r.name)) for r in found.results)]
+    footer = [f"backaction {__version__}; numbers: calibration.json"]
+    return page(found.name, found.name, verdict, "withheld" if bad else "yes", sections, found.warnings, footer)
 
 
-def _section(r: Result, image: str | None) -> str:
-    rows = "".join(
-        f"<tr><td>{escaped(k)}</td><td "
-        f"class='n'>{shown(q.value, q.sd)}</td><td>{escaped(q.unit)}</td><td>{escaped(q.meaning)}</td></tr>"
-        for k, q in r.quantities.items()
-    )
-    out = f"<h2>{escaped(r.name)} <small>({escaped(r.method)})</small></h2><table>{rows}</table>"
+def _section(r: Result, image: str | None) -> Section:
+    rows = [[Cell(k), *numbers(shown(q.value, q.sd)), Cell(q.unit), Cell(q.meaning)] for k, q in r.quantities.items()]
     facts = []
     if r.deviance is not None and r.dof is not None and r.p is not None:
         facts.append(f"χ² {r.deviance:.4g} for {r.dof} degrees of freedom, p = {r.p:.2g}")
@@ -117,19 +75,5 @@ def _section(r: Result, image: str | None) -> str:
     strong = r.document()["correlations"]
     if strong:
         facts.append("correlations " + ", ".join(f"{k} {v:+.2f}" for k, v in list(strong.items())[:8]))
-    items = [*facts, *r.notes]
-    out += "<ul>" + "".join(f"<li>{escaped(t)}</li>" for t in items) + "</ul>" if items else ""
-    if image:
-        out += f'<figure><img alt="data and fit of {escaped(r.name)}" src="data:image/png;base64,{image}"></figure>'
-    return out
-
-
-def shown(value: float, sd: float) -> str:
-    """`1.2345 ± 0.0012`: two digits of the error."""
-    if not (np.isfinite(sd) and sd > 0):
-        return f"{value:.6g}"
-    digits = int(1 - np.floor(np.log10(sd)))
-    if digits <= 9 and abs(value) < 1e9:
-        return f"{round(value, digits):.{max(0, digits)}f} ± {round(sd, digits):.{max(0, digits)}f}"
-    places = max(1, int(np.floor(np.log10(max(abs(value), sd)))) + digits)
-    return f"{value:.{places}e} ± {sd:.1e}"
+    pictures = [Picture(image, f"data and fit of {r.name}")] if image else []
+    return Section(r.name, rows=rows, items=[*facts, *r.notes], figures=pictures, kind=r.method)

@@ -1,37 +1,23 @@
-"""The page that reports share: style, escaped text, a folder that can be written."""
+"""The page that reports share: one template, escaped by itself; figures within it; files that appear together."""
 
 from __future__ import annotations
 
 import base64
-import html
+import contextlib
+import functools
 import io
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from backaction.errors import InputError
-
-
-def writable(folder: str | Path) -> Path:
-    """The folder of a report, made if needed; raises InputError if it cannot be made or written."""
-    target = Path(folder)
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        raise InputError(f"{target}: cannot make this folder") from None
-    if not os.access(target, os.W_OK):
-        raise InputError(f"{target}: this folder cannot be written")
-    return target
-
-
-def _save(figure: Any, path: Path) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
-    path.write_bytes(buffer.getvalue())
-    return base64.b64encode(buffer.getvalue()).decode("ascii")
-
-
-# -- the page ---------------------------------------------------------------------------------------------------------
 
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1b1f24}
@@ -45,6 +31,107 @@ footer{color:#57606a;font-size:.85rem;margin-top:2rem}
 """
 
 
-def escaped(text: Any) -> str:
-    """Text for HTML."""
-    return html.escape(str(text))
+@dataclass(frozen=True)
+class Cell:
+    """Text of a table and its class: `n` a number, `good`, `bad`."""
+
+    text: str
+    style: str = ""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG within the page."""
+
+    data: str
+    alt: str
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and what is under it; a section without anything is left out."""
+
+    title: str
+    head: Sequence[Cell] = ()
+    rows: Sequence[Sequence[Cell]] = ()
+    paragraphs: Sequence[str] = ()
+    items: Sequence[str] = ()
+    figures: Sequence[Picture] = field(default_factory=list)
+    kind: str = ""
+
+
+def page(
+    title: str,
+    heading: str,
+    verdict: str,
+    kind: str,
+    sections: Sequence[Section],
+    warnings: Sequence[str] = (),
+    footer: Sequence[str] = (),
+) -> str:
+    """The page as HTML, everything in it; `kind` of the verdict is yes, no or withheld."""
+    shown = [s for s in sections if s.rows or s.paragraphs or s.items or s.figures]
+    return str(
+        _template().render(
+            title=title, heading=heading, verdict=verdict, kind=kind, sections=shown, warnings=warnings, footer=footer,
+            style=STYLE,
+        )
+    )  # fmt: skip
+
+
+@functools.cache
+def _template() -> Any:
+    import jinja2
+
+    text = (resources.files("backaction") / "data" / "templates" / "page.html.j2").read_text("utf-8")
+    return jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(text)
+
+
+def numbers(*texts: str) -> list[Cell]:
+    """Cells of numbers."""
+    return [Cell(t, "n") for t in texts]
+
+
+@contextlib.contextmanager
+def staged(folder: str | Path) -> Iterator[tuple[Path, Path]]:
+    """(a folder to write into, the report's own): the files move there together when all of them are made.
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be made or written.
+    """
+    target = Path(folder)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        raise InputError(f"{target}: cannot make this folder") from None
+    if not os.access(target, os.W_OK):
+        raise InputError(f"{target}: this folder cannot be written")
+    work = Path(tempfile.mkdtemp(prefix=".report.", dir=target))
+    try:
+        yield work, target
+        for item in sorted(work.iterdir()):
+            item.replace(target / item.name)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def save(figure: Any, path: Path, dpi: int = 150) -> str:
+    """Write a figure as PNG; returns it as text for a page."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi)
+    path.write_bytes(buffer.getvalue())
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def shown(value: float, sd: float) -> str:
+    """`1.2345 ± 0.0012`: two digits of the error."""
+    if not (np.isfinite(sd) and sd > 0):
+        return f"{value:.6g}"
+    digits = int(1 - np.floor(np.log10(sd)))
+    if digits <= 9 and abs(value) < 1e9:
+        return f"{round(value, digits):.{max(0, digits)}f} ± {round(sd, digits):.{max(0, digits)}f}"
+    places = max(1, int(np.floor(np.log10(max(abs(value), sd)))) + digits)
+    return f"{value:.{places}e} ± {sd:.1e}"

@@ -9,35 +9,26 @@ import numpy as np
 
 from backaction.inference.posterior import Posterior
 from backaction.inference.sbc import RANKS, RankStatistics
-from backaction.numerics.matrices import Array
 from backaction.report.figures import COLOURS, canvas
 
 
 def corner(found: Posterior, names: Sequence[str] = (), bins: int = 30) -> Any:
     """Pairwise and single distributions, 50 and 90 % contours; default: the main result and what it is correlated with."""
+    import corner as drawing
+
     values = {n: found.values[..., i].ravel() for i, n in enumerate(found.target.labels())}
     values |= {n: q.values.ravel() for n, q in found.derived.items()}
     chosen = [n for n in (names or _interesting(found)) if np.ptp(values[n][np.isfinite(values[n])]) > 0]
+    columns = np.column_stack([values[n] for n in chosen])
     k = len(chosen)
-    fig, axes = canvas(1.45 * k + 1.2, 1.45 * k + 0.6, k, k, squeeze=False)
-    for i, a in enumerate(chosen):
-        for j, b in enumerate(chosen):
-            ax = axes[i, j]
-            if j > i:
-                ax.set_visible(False)
-                continue
-            good = np.isfinite(values[a]) & np.isfinite(values[b])
-            x, y = values[b][good], values[a][good]
-            if i == j:
-                ax.hist(y, bins=bins, color=COLOURS[0], alpha=0.8, histtype="stepfilled")
-                ax.set_yticks([])
-            else:
-                _contours(ax, x, y, bins)
-            _few_ticks(ax, i == k - 1, j == 0 and i > 0)
-            if i == k - 1:
-                ax.set_xlabel(_short(b), fontsize=7)
-            if j == 0 and i > 0:
-                ax.set_ylabel(_short(a), fontsize=7)
+    fig, _ = canvas(1.45 * k + 1.2, 1.45 * k + 0.6, k, k, squeeze=False)
+    drawing.corner(
+        columns[np.all(np.isfinite(columns), axis=1)], bins, fig=fig, labels=[_short(n) for n in chosen], levels=(0.5, 0.9),
+        color=COLOURS[0], plot_datapoints=False, plot_density=False, fill_contours=True, max_n_ticks=3, smooth=1.0,
+        label_kwargs={"fontsize": 7},
+    )  # fmt: skip
+    for ax in fig.axes:
+        ax.tick_params(labelsize=6)
     fig.suptitle(f"{found.campaign.name}: posterior, 50 and 90 % contours", fontsize=9)
     return fig
 
@@ -154,30 +145,6 @@ def _interesting(found: Posterior) -> list[str]:
         return list(found.target.labels()[:6])
     best = min(main, key=lambda n: float(np.nanmean(found.derived[n].values)))
     return [best, *list(found.facts["correlation"].get(best, {}))]
-
-
-def _contours(ax: Any, x: Array, y: Array, bins: int) -> None:
-    counts, xe, ye = np.histogram2d(x, y, bins=bins)
-    kernel = np.array([0.25, 0.5, 0.25])
-    smooth = np.apply_along_axis(
-        np.convolve, 0, np.apply_along_axis(np.convolve, 1, counts, kernel, "same"), kernel, "same"
-    )
-    order = np.sort(smooth.ravel())[::-1]
-    total = np.cumsum(order) / np.sum(order)
-    levels = sorted({float(order[np.searchsorted(total, p)]) for p in (0.9, 0.5)})
-    centres = (xe[:-1] + xe[1:]) / 2, (ye[:-1] + ye[1:]) / 2
-    ax.contourf(*centres, smooth.T, levels=[*levels, np.max(smooth) * 1.01], colors=["#bcd0e5", COLOURS[0]])
-
-
-def _few_ticks(ax: Any, bottom: bool, left: bool) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    ax.xaxis.set_major_locator(MaxNLocator(3, prune="both"))
-    ax.tick_params(labelsize=6, labelbottom=bottom, labelleft=left)
-    ax.tick_params(axis="x", rotation=30)
-    ax.ticklabel_format(useOffset=False, style="plain") if _plain(ax) else None
-    if left:
-        ax.yaxis.set_major_locator(MaxNLocator(3, prune="both"))
 
 
 def _plain(ax: Any) -> bool:

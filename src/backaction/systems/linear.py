@@ -225,21 +225,7 @@ def connect(systems: Sequence[LinearSystem], connections: Mapping[str, str]) -> 
     whole = LinearSystem(A, B, C, D, S, modes, inputs, outputs)
     if not connections:
         return whole
-    out_rows: list[int] = []
-    in_cols: list[int] = []
-    used: set[str] = set()
-    for source, target in connections.items():
-        rows, cols = whole.output(source), whole.input(target)
-        a, b = whole.port(source), next(p for p in inputs if p.name == target)
-        if target in used:
-            raise InputError(f"input '{target}' is connected twice")
-        used.add(target)
-        if a.kind != "field" or b.kind != "field":
-            raise InputError(f"cannot connect '{source}' ({a.kind}) to '{target}' ({b.kind}): both must be fields")
-        if a.frame != b.frame:
-            raise ConventionError(f"cannot connect '{source}' in frame {a.frame} to '{target}' in frame {b.frame}")
-        out_rows += range(rows.start, rows.stop)
-        in_cols += range(cols.start, cols.stop)
+    out_rows, in_cols = _joined(whole, connections)
     keep_in = [j for j in range(B.shape[-1]) if j not in set(in_cols)]
     keep_out = [i for i in range(C.shape[-2]) if i not in set(out_rows)]
     Cc, Ck = C[..., out_rows, :], C[..., keep_out, :]
@@ -261,9 +247,29 @@ def connect(systems: Sequence[LinearSystem], connections: Mapping[str, str]) -> 
         Dke + product(Dkc, gain_w),
         S[..., keep_in, :][..., keep_in],
         modes,
-        tuple(p for p in inputs if p.name not in used),
+        tuple(p for p in inputs if p.name not in connections.values()),
         tuple(p for p in outputs if p.name not in connections),
     )
+
+
+def _joined(whole: LinearSystem, connections: Mapping[str, str]) -> tuple[list[int], list[int]]:
+    """Rows of the connected outputs and columns of the inputs they feed; refuses what cannot be joined."""
+    out_rows: list[int] = []
+    in_cols: list[int] = []
+    used: set[str] = set()
+    for source, target in connections.items():
+        rows, cols = whole.output(source), whole.input(target)
+        a, b = whole.port(source), next(p for p in whole.inputs if p.name == target)
+        if target in used:
+            raise InputError(f"input '{target}' is connected twice")
+        used.add(target)
+        if a.kind != "field" or b.kind != "field":
+            raise InputError(f"cannot connect '{source}' ({a.kind}) to '{target}' ({b.kind}): both must be fields")
+        if a.frame != b.frame:
+            raise ConventionError(f"cannot connect '{source}' in frame {a.frame} to '{target}' in frame {b.frame}")
+        out_rows += range(rows.start, rows.stop)
+        in_cols += range(cols.start, cols.stop)
+    return out_rows, in_cols
 
 
 def _singular(matrix: Array) -> bool:

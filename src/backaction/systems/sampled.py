@@ -158,29 +158,8 @@ def discretise(
         if sampling == "instantaneous":
             raise InputError("demodulated instantaneous samples of white noise have no variance: say the front end")
         d = _doubled(d)
-    n, q = d.A.shape[-1], d.C.shape[-2]
-    h = 1.0 / sample_rate_hz
-    shape = d.batch_shape
-    A = np.zeros((*shape, n + q, n + q), dtype=np.result_type(d.A, d.C))
-    A[..., :n, :n], A[..., n:, :n], A[..., n:, n:] = d.A, d.C, _turning(reference_hz, q)
-    L = join([d.B, d.D], -2)
-    G = L @ d.S @ transpose(L)
-    norm = (
-        max(float(np.max(np.sum(np.abs(A[..., k, k]), axis=-1), initial=0.0)) for k in (slice(n), slice(n, n + q))) * h
-    )
-    doublings = int(max(0, np.ceil(np.log2(max(norm, 1e-300) / 0.5))))
-    step = h / 2.0**doublings
-    # scale the current so that the block exponential is balanced
-    size = n + q
-    M = np.zeros((*shape, 2 * size, 2 * size), dtype=np.result_type(A, G))
-    M[..., :size, :size], M[..., :size, size:], M[..., size:, size:] = -A * step, G * step, transpose(A) * step
-    E = expm(M)
-    Fa = transpose(E[..., size:, size:])
-    Qa = Fa @ E[..., :size, size:]
-    for _ in range(doublings):
-        Qa = Qa + Fa @ Qa @ transpose(Fa)
-        Fa = Fa @ Fa
-    Qa = symmetric(Qa)
+    n, h = d.A.shape[-1], 1.0 / sample_rate_hz
+    Fa, Qa = _interval(d, h, reference_hz)
     F, Phi = Fa[..., :n, :n], Fa[..., n:, :n]
     Q, N, R = Qa[..., :n, :n], Qa[..., :n, n:] / h, Qa[..., n:, n:] / h**2
     if sampling == "average":
@@ -197,6 +176,33 @@ def discretise(
         C @ Q @ transpose(C) + C @ cross + transpose(C @ cross) + white + 0.0 * Q[..., :1, :1],
         h,
     )
+
+
+def _interval(d: LinearSystem, h: float, reference_hz: float | None) -> tuple[Array, Array]:
+    """e^{A h} and int_0^h e^{As} G e^{A^T s} ds of the state and its integrated currents together.
+
+    Van Loan: exp [[-A, G], [0, A^T]] s holds both for a short s; then Q(2 s) = Q(s) + e^{As} Q(s) e^{A^T s}.
+    """
+    n, q = d.A.shape[-1], d.C.shape[-2]
+    shape, size = d.batch_shape, n + q
+    A = np.zeros((*shape, size, size), dtype=np.result_type(d.A, d.C))
+    A[..., :n, :n], A[..., n:, :n], A[..., n:, n:] = d.A, d.C, _turning(reference_hz, q)
+    L = join([d.B, d.D], -2)
+    G = L @ d.S @ transpose(L)
+    norm = (
+        max(float(np.max(np.sum(np.abs(A[..., k, k]), axis=-1), initial=0.0)) for k in (slice(n), slice(n, size))) * h
+    )
+    doublings = int(max(0, np.ceil(np.log2(max(norm, 1e-300) / 0.5))))
+    step = h / 2.0**doublings
+    M = np.zeros((*shape, 2 * size, 2 * size), dtype=np.result_type(A, G))
+    M[..., :size, :size], M[..., :size, size:], M[..., size:, size:] = -A * step, G * step, transpose(A) * step
+    E = expm(M)
+    Fa = transpose(E[..., size:, size:])
+    Qa = Fa @ E[..., :size, size:]
+    for _ in range(doublings):
+        Qa = Qa + Fa @ Qa @ transpose(Fa)
+        Fa = Fa @ Fa
+    return Fa, symmetric(Qa)
 
 
 def _integral(A: Array, N: Array, h: float) -> Array:

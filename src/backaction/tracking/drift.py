@@ -32,7 +32,7 @@ from backaction.tracking.innovations import Monitor
 from backaction.tracking.inputs import currents
 from backaction.tracking.run import track
 from backaction.tracking.setups import setup
-from backaction.workers import Progress
+from backaction.workers import Progress, quiet
 
 Schedule = list[tuple[float, Experiment]]
 
@@ -62,6 +62,12 @@ class Drift:
         return [e for _, e in self.schedule]
 
 
+LEAST_SEGMENTS, LEAST_SAMPLES = 4, 4096
+"""Fewer segments do not tell a correlation time; shorter ones have no spectrum in the band."""
+FIRST_TAU, SETTLED_SD = 3.0, 0.02
+"""Correlation time in segments from which the search begins; steps below so many sd of the posterior end it."""
+
+
 def follow(
     experiment: Experiment,
     record: Record,
@@ -81,55 +87,53 @@ def follow(
     InputError
         For unknown names, an experiment without a band, or too few samples.
     """
+    _followable(experiment, record, names, segments)
+    say = progress or quiet
+    scale = np.array([_scale(experiment, n) for n in names])
+    centre = np.array([float(np.real(experiment.value(n))) for n in names])
+    k, step = len(names), record.size // segments
+    starts = record.start_s + np.arange(segments) * step / record.sample_rate_hz
+    bounds = np.array([unit_bounds(experiment, n)[1:] for n in names], dtype=float)
+    low, high = ((bounds - centre[:, None]) / scale[:, None] * (1 - 1e-9)).T
+    delta, posterior, covariance, tau = np.zeros((segments, k)), np.eye(segments * k), np.eye(k), FIRST_TAU
+    before: tuple[Check, ...] = ()
+    for turn in range(iterations + 1):
+        delta = np.clip(delta, low, high)
+        used = [experiment.with_values(dict(zip(names, (centre + scale * d).tolist(), strict=True))) for d in delta]
+        schedule = list(zip(starts.tolist(), used, strict=True))
+        say(f"following {', '.join(names)}: pass {turn + 1}", None)
+        monitor = watch(experiment, record, calibration, segments, schedule if turn else [])
+        scores, information = drift_scores(monitor, used if turn else [experiment], names, record.digitiser)
+        own = innovations.innovation_checks(monitor, calibration, experiment.band_hz or (0.0, 0.0))
+        after = (*drift_checks(scores, information, names), *own)
+        before = before if turn else after
+        if turn == iterations:
+            break
+        new, posterior, covariance, tau = _posterior(delta, scores * scale, information * np.outer(scale, scale))
+        moved = float(np.max(np.abs(new - delta) / np.sqrt(np.diag(posterior)).reshape(segments, k)))
+        if turn and moved < SETTLED_SD:
+            break
+        delta = new
+    sd = np.sqrt(np.diag(posterior)).reshape(segments, k) * scale
+    size = np.sqrt(np.diag(covariance))
+    middles = starts + 0.5 * step / record.sample_rate_hz
+    return Drift(
+        tuple(names), middles, centre + scale * delta, sd, size * scale, covariance / np.outer(size, size),
+        tau * step / record.sample_rate_hz, schedule, before, after,
+    )  # fmt: skip
+
+
+def _followable(experiment: Experiment, record: Record, names: Sequence[str], segments: int) -> None:
     if experiment.band_hz is None:
         raise InputError(f"{experiment.name}: says no band_hz ([analysis]) whose innovations tell the drift")
     for name in names:
         if name not in experiment.fields():
             raise InputError(f"drift: no parameter '{name}'{nearest(name, experiment.fields())}")
-    if segments < 4 or record.size < 4096 * segments:
+    if segments < LEAST_SEGMENTS or record.size < LEAST_SAMPLES * segments:
         raise InputError(
-            f"segments = {segments}: must be >= 4, of at least 4096 samples each ({record.size} are there)"
+            f"segments = {segments}: must be >= {LEAST_SEGMENTS}, of at least {LEAST_SAMPLES} samples each "
+            f"({record.size} are there)"
         )
-    scale = np.array([_scale(experiment, n) for n in names])
-    centre = np.array([float(np.real(experiment.value(n))) for n in names])
-    k = len(names)
-    step = record.size // segments
-    times = record.start_s + (np.arange(segments) + 0.5) * step / record.sample_rate_hz
-    delta = np.zeros((segments, k))
-    bounds = np.array([unit_bounds(experiment, n)[1:] for n in names], dtype=float)
-    low, high = ((bounds - centre[:, None]) / scale[:, None] * (1 - 1e-9)).T
-    before: tuple[Check, ...] = ()
-    after: tuple[Check, ...] = ()
-    posterior = np.eye(segments * k)
-    covariance, tau = np.eye(k), 3.0
-    for turn in range(iterations + 1):
-        delta = np.clip(delta, low, high)
-        used = [experiment.with_values(dict(zip(names, (centre + scale * d).tolist(), strict=True))) for d in delta]
-        schedule = [(record.start_s + i * step / record.sample_rate_hz, e) for i, e in enumerate(used)]
-        if progress:
-            progress(f"following {', '.join(names)}: pass {turn + 1}", None)
-        monitor = watch(experiment, record, calibration, segments, schedule if turn else [])
-        scores, information = drift_scores(monitor, used if turn else [experiment], names, record.digitiser)
-        after = (
-            *drift_checks(scores, information, names),
-            *innovations.innovation_checks(monitor, calibration, experiment.band_hz),
-        )
-        if turn == 0:
-            before = after
-        if turn == iterations:
-            break
-        s, info = scores * scale, information * np.outer(scale, scale)
-        new, posterior, covariance, tau = _posterior(delta, s, info)
-        moved = float(np.max(np.abs(new - delta) / np.sqrt(np.diag(posterior)).reshape(segments, k)))
-        if turn and moved < 0.02:
-            break
-        delta = new
-    sd = np.sqrt(np.diag(posterior)).reshape(segments, k) * scale
-    size = np.sqrt(np.diag(covariance))
-    return Drift(
-        tuple(names), times, centre + scale * delta, sd, size * scale, covariance / np.outer(size, size),
-        tau * step / record.sample_rate_hz, schedule, before, after,
-    )  # fmt: skip
 
 
 def watch(

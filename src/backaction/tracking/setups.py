@@ -147,30 +147,9 @@ def setup(
             f"{experiment.name}: its currents are {', '.join(system.currents) or 'none'}; tracking was given {q} record(s)"
         )
     chosen = tuple(modes) if modes is not None else experiment.reported_modes()
-    if not chosen:
-        raise InputError(f"{experiment.name}: no mode to track")
-    for m in chosen:
-        if m not in {x.name for x in system.modes}:
-            raise InputError(f"no mode '{m}'{nearest(m, [x.name for x in system.modes])}")
-        if frame == "rotating" and system.mode(m).stop - system.mode(m).start != 2:
-            raise InputError(f"mode '{m}' has no pair of quadratures to rotate: track it in the lab frame")
-    model = inputs.model(system)
-    switches = [(0, model)]
-    at_start = experiment
-    for at_s, changed in schedule:
-        if not np.isfinite(at_s):
-            raise InputError(f"schedule at {at_s} s: must be finite")
-        sample = round((at_s - inputs.start_s) / inputs.interval_s)
-        other = inputs.model(changed.system)
-        if other.F.shape != model.F.shape:
-            raise InputError(f"schedule at {at_s:g} s: another number of states than the experiment's own")
-        if sample <= switches[-1][0]:
-            if sample == 0 and len(switches) == 1:
-                switches[0], at_start = (0, other), changed
-                continue
-            raise InputError(f"schedule at {at_s:g} s: times must rise from the record's start at {inputs.start_s:g} s")
-        switches.append((sample, other))
-    n, index = model.F.shape[-1], system.indices(chosen)
+    _trackable(experiment, chosen, frame)
+    switches, at_start = _switches(experiment, inputs, schedule)
+    n, index = switches[0][1].F.shape[-1], system.indices(chosen)
     read = np.zeros((len(index), n))
     read[np.arange(len(index)), index] = 1.0
     frequencies = mode_frequencies(system, chosen)
@@ -189,6 +168,39 @@ def setup(
     if square_root and not state.settled:  # a settled filter keeps the covariance itself
         state.P = scaled_root(state.P)
     return Setup(experiment, chosen, inputs, switches, plan, frame, rotation, state)
+
+
+def _trackable(experiment: Experiment, modes: Sequence[str], frame: FrameName) -> None:
+    system = experiment.system
+    if not modes:
+        raise InputError(f"{experiment.name}: no mode to track")
+    for m in modes:
+        if m not in {x.name for x in system.modes}:
+            raise InputError(f"no mode '{m}'{nearest(m, [x.name for x in system.modes])}")
+        if frame == "rotating" and system.mode(m).stop - system.mode(m).start != 2:
+            raise InputError(f"mode '{m}' has no pair of quadratures to rotate: track it in the lab frame")
+
+
+def _switches(
+    experiment: Experiment, inputs: Currents, schedule: Schedule
+) -> tuple[list[tuple[int, SampledModel]], Experiment]:
+    """(first sample, model) of every stretch of a schedule, and the experiment that holds at the start."""
+    model = inputs.model(experiment.system)
+    switches, at_start = [(0, model)], experiment
+    for at_s, changed in schedule:
+        if not np.isfinite(at_s):
+            raise InputError(f"schedule at {at_s} s: must be finite")
+        sample = round((at_s - inputs.start_s) / inputs.interval_s)
+        other = inputs.model(changed.system)
+        if other.F.shape != model.F.shape:
+            raise InputError(f"schedule at {at_s:g} s: another number of states than the experiment's own")
+        if sample <= switches[-1][0]:
+            if sample == 0 and len(switches) == 1:
+                switches[0], at_start = (0, other), changed
+                continue
+            raise InputError(f"schedule at {at_s:g} s: times must rise from the record's start at {inputs.start_s:g} s")
+        switches.append((sample, other))
+    return switches, at_start
 
 
 def _start(experiment: Experiment, model: SampledModel, start: Start) -> State:

@@ -56,37 +56,50 @@ def smooth(
         if seen is not None and stop == size:  # the last chunk is filtered once, here
             for run in runs:
                 seen(run.innovation, run.start, forward.state)
-        outputs = stop // plan.every - start // plan.every
-        mean = np.empty((outputs, len(plan.read)))
-        at, covariances = [], []
-        for run in reversed(runs):
-            first = -(-(run.start + 1) // plan.every) * plan.every - 1
-            near = wanted = np.arange(first, run.stop, plan.every) - run.start
-            rows = slice(first - run.start, None, plan.every)
-            row = (first + 1) // plan.every - 1 - start // plan.every
-            out = mean[row : row + len(wanted)]
-            if run.kind == "steady":
-                near, covariance, r, M, steady = _back_steady(run, r, M, steady, wanted, rows, out)
-                if run.stage is not forward.stages[0]:  # another model's steady covariance is an exception too
-                    full = np.broadcast_to(run.stage.smoothed, (len(wanted), *run.stage.smoothed.shape)).copy()
-                    full[np.searchsorted(wanted, near)] = covariance
-                    near, covariance = wanted, full
-            else:
-                rs, Ms = np.empty((run.stop - run.start, n)), np.empty((run.stop - run.start, n, n))
-                m = run.stage.model
-                compiled("smooth_varying", n, len(m.R))(r, M, m.F, m.H, *run.steps, rs, Ms)
-                steady = False
-                C = run.stage.read
-                CP = C @ run.Ps[rows]
-                out[:] = run.means[rows] + (CP @ rs[rows][:, :, None])[:, :, 0]
-                covariance = CP @ C.T - CP @ Ms[rows] @ CP.swapaxes(-1, -2)
-            covariances.append(covariance)
-            at.append((run.start + near + 1) // plan.every - 1 - start // plan.every)
+        mean, at, covariances, r, M, steady = _back(forward, plan, runs, (start, stop), r, M, steady)
         order = slice(None, None, -1)
         yield Piece(
             start, stop, mean, np.empty((0, 1)), np.concatenate(at[order]),
             np.concatenate(covariances[order]),
         )  # fmt: skip
+
+
+def _back(
+    forward: KalmanFilter, plan: FilterPlan, runs: list[Run], chunk: tuple[int, int], r: Array, M: Array, steady: bool
+) -> tuple[Array, list[Array], list[Array], Array, Array, bool]:
+    """One chunk backwards: smoothed means, rows with a covariance of their own, these; and r, M before the chunk.
+
+    x^s = x^f + P^f r and P^s = P^f - P^f M P^f, with r and M from the later innovations (Bryson-Frazier).
+    """
+    start, stop = chunk
+    n = len(r)
+    mean = np.empty((stop // plan.every - start // plan.every, len(plan.read)))
+    at: list[Array] = []
+    covariances: list[Array] = []
+    for run in reversed(runs):
+        first = -(-(run.start + 1) // plan.every) * plan.every - 1
+        near = wanted = np.arange(first, run.stop, plan.every) - run.start
+        rows = slice(first - run.start, None, plan.every)
+        row = (first + 1) // plan.every - 1 - start // plan.every
+        out = mean[row : row + len(wanted)]
+        if run.kind == "steady":
+            near, covariance, r, M, steady = _back_steady(run, r, M, steady, wanted, rows, out)
+            if run.stage is not forward.stages[0]:  # another model's steady covariance is an exception too
+                full = np.broadcast_to(run.stage.smoothed, (len(wanted), *run.stage.smoothed.shape)).copy()
+                full[np.searchsorted(wanted, near)] = covariance
+                near, covariance = wanted, full
+        else:
+            rs, Ms = np.empty((run.stop - run.start, n)), np.empty((run.stop - run.start, n, n))
+            m = run.stage.model
+            compiled("smooth_varying", n, len(m.R))(r, M, m.F, m.H, *run.steps, rs, Ms)
+            steady = False
+            C = run.stage.read
+            CP = C @ run.Ps[rows]
+            out[:] = run.means[rows] + (CP @ rs[rows][:, :, None])[:, :, 0]
+            covariance = CP @ C.T - CP @ Ms[rows] @ CP.swapaxes(-1, -2)
+        covariances.append(covariance)
+        at.append((run.start + near + 1) // plan.every - 1 - start // plan.every)
+    return mean, at, covariances, r, M, steady
 
 
 def _back_steady(

@@ -159,15 +159,15 @@ class TrackFile:
         if self.path is not None:
             if self._store is not None:
                 self._store.close()
-            os.close(self._lock)
+            self._lock.release()
 
     def discard(self) -> None:
         """Remove what a partial run left, and let others write."""
         if self.path is None:
             return
         self._remove()
+        self._lock.release()
         self._lock_file.unlink(missing_ok=True)
-        os.close(self._lock)
 
     def _remove(self) -> None:
         if self._store is not None:
@@ -177,25 +177,22 @@ class TrackFile:
         for file in (self._partial, self._notes, self._exact_file):
             file.unlink(missing_ok=True)
 
-    def _locked(self) -> int:
-        """An open file that no other run has locked.
+    def _locked(self) -> Any:
+        """A lock on the track that no other run holds.
 
         Raises
         ------
         InputError
             If another run writes the same track.
         """
-        handle = os.open(self._lock_file, os.O_RDWR | os.O_CREAT)
-        try:
-            import fcntl
+        import filelock
 
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:  # no such locks on this system
-            pass
-        except OSError:
-            os.close(handle)
+        lock = filelock.FileLock(self._lock_file, timeout=0)
+        try:
+            lock.acquire()
+        except filelock.Timeout:
             raise InputError(f"{self.path}: another run is writing it") from None
-        return handle
+        return lock
 
     def _saved(self) -> dict[str, Any] | None:
         try:

@@ -93,72 +93,55 @@ def _over_figures(function: Callable[[Figure], float]) -> Callable[[Moller], Com
     return both
 
 
+RATIOS = (
+    ("fig3", "negative", 5.9 / 7.3, 0.05, True),
+    ("fig3", "total", 11.2 / 11.6, 0.02, True),
+    ("fig3", "positive", 11.2 / 7.3, 0.08, True),
+    ("fig3", "spin", 1.0 / 7.3, 0.019, False),
+    ("fig4", "negative", 4.1 / 6.0, 0.05, True),
+    ("fig4", "total", 9.6 / 10.4, 0.02, True),
+    ("fig4", "positive", 10.3 / 6.0, 0.10, True),
+    ("fig4", "spin", 1.1 / 6.0, 0.025, False),
+)
+"""Figure, ratio, printed value, its error, whether the error is the paper's own."""
+DECIBELS = (
+    ("fig3", "negative", -1.0, 0.27),
+    ("fig3", "positive", 1.7, 0.23),
+    ("fig4", "negative", -1.7, 0.32),
+    ("fig4", "positive", 2.4, 0.26),
+)
+"""Figure, ratio, printed value in dB, its error."""
+
+
 def _ratio_claims() -> tuple[Claim, ...]:
     """The four ratios of each figure and the same in decibels."""
-    out = []
-    words = {
-        "fig3": (
-            "main text, Fig. 3",
-            {
-                "negative": (5.9 / 7.3, 0.05, True),
-                "total": (11.2 / 11.6, 0.02, True),
-                "positive": (11.2 / 7.3, 0.08, True),
-                "spin": (1.0 / 7.3, 0.019, False),
-            },
-        ),
-        "fig4": (
-            "main text, Fig. 4",
-            {
-                "negative": (4.1 / 6.0, 0.05, True),
-                "total": (9.6 / 10.4, 0.02, True),
-                "positive": (10.3 / 6.0, 0.10, True),
-                "spin": (1.1 / 6.0, 0.025, False),
-            },
-        ),
-    }
     text = {
         "negative": "QBA, negative mass over mechanics",
         "total": "total variance, negative mass over mechanics",
         "positive": "QBA, positive mass over mechanics",
         "spin": "spin thermal (negative) over mechanical QBA",
     }
-    for key, (where, values) in words.items():
-        for name, (printed, error, stated) in values.items():
+    out = []
+    for key, name, printed, error, stated in RATIOS:
 
-            def compute(c: Moller, key: str = key, name: str = name) -> float:
-                figure: Figure = getattr(c, key)
-                return figure.fitted[name]
+        def compute(c: Moller, key: str = key, name: str = name) -> float:
+            figure: Figure = getattr(c, key)
+            return figure.fitted[name]
 
-            note = (
-                FREE
-                if name != "spin"
-                else FREE + " Printed: total - QBA - mechanical thermal; its error is that of C_S."
-            )
-            out.append(Claim(f"{key}-{name}", where, text[name], printed, error, compute, stated=stated, note=note))
-    db = (
-        ("fig3", "negative", -1.0, 0.27),
-        ("fig3", "positive", 1.7, 0.23),
-        ("fig4", "negative", -1.7, 0.32),
-        ("fig4", "positive", 2.4, 0.26),
-    )
-    for key, name, printed, error in db:
+        where = "main text, Fig. " + key[-1]
+        note = (
+            FREE + " Printed: total - QBA - mechanical thermal; its error is that of C_S." if name == "spin" else FREE
+        )
+        out.append(Claim(f"{key}-{name}", where, text[name], printed, error, compute, stated=stated, note=note))
+    for key, name, printed, error in DECIBELS:
 
         def decibels(c: Moller, key: str = key, name: str = name) -> float:
             figure: Figure = getattr(c, key)
             return _db(figure.fitted[name])
 
-        out.append(
-            Claim(
-                f"{key}-{name}-db",
-                words[key][0],
-                text[name] + " in dB",
-                printed,
-                error,
-                decibels,
-                "dB",
-                note=FREE + " Error: the stated one of the percentage, in dB.",
-            )
-        )
+        where, words = "main text, Fig. " + key[-1], text[name] + " in dB"
+        note = FREE + " Error: the stated one of the percentage, in dB."
+        out.append(Claim(f"{key}-{name}-db", where, words, printed, error, decibels, "dB", note=note))
     return tuple(out)
 
 
