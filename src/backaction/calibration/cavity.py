@@ -194,7 +194,7 @@ class SweptRingdown(Method, Scatter):
         if found["sweep_rate"] < 0.05:
             raise ModelError(
                 f"swept_ringdown: adiabatic sweep (v = {found['sweep_rate']:.2g} kappa^2 < 0.05): the trace is a "
-                f"Lorentzian in "
+                "Lorentzian in "
                 "frequency; sweep faster, or use sideband_beat"
             )
         rate = {

@@ -59,14 +59,14 @@ class Cifar(Method):
         if found.deviance / found.dof > 4:
             raise ModelError(
                 f"cifar: the model does not describe the data (chi2/dof {found.deviance / found.dof:.3g}): is the "
-                f"broadband mode "
+                "broadband mode "
                 "left out, a sign of an angle or of the mass wrong, or the noise larger?"
             )
         reach = min(1 / abs(np.tan(a)) for a in angles if abs(np.sin(a)) > 0.02)
         if min(centre - f[0], f[-1] - centre) < 1.2 * G * reach:
             raise InputError(
                 f"cifar: frequencies {f[0]:g}..{f[-1]:g} Hz do not hold both dips at {centre:g} +- {G:g} Hz with "
-                f"room (1.2): "
+                "room (1.2): "
                 "readout rate and amplitude are then the same thing"
             )
         width = found["intrinsic_linewidth_hz"] + 2 * found["tensor_ratio"] * G
@@ -130,12 +130,12 @@ class Cifar(Method):
         if table.values.shape[1] != 1 + 2 * len(self.angles_deg):
             raise InputError(
                 f"{table.name}: {table.values.shape[1] - 1} columns beside the frequency; {len(self.angles_deg)} "
-                f"angles need two each"
+                "angles need two each"
             )
         if all(abs(np.sin(np.radians(a))) < 0.02 for a in self.angles_deg):
             raise InputError(
                 f"cifar: angles_deg = {list(self.angles_deg)}: without a phase part only amplitude x readout rate "
-                f"is determined"
+                "is determined"
             )
         if not np.all(np.isfinite(table.values)):
             raise InputError(f"{table.name}: the data hold values that are not finite")

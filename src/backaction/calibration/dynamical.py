@@ -233,7 +233,7 @@ class Transparency(Method):
         bare = fit(lambda v: [self.model(held | dict(v), f)], [Gaussian(r, float(self.noise))], free, (), self.kind)
         if bare.deviance - found.deviance < 30:
             raise ModelError(
-                f"transparency: no mechanical line: a bare cavity describes the data as well (chi2 larger by "
+                "transparency: no mechanical line: a bare cavity describes the data as well (chi2 larger by "
                 f"{bare.deviance - found.deviance:.3g})"
             )
 

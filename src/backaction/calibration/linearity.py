@@ -130,7 +130,7 @@ class Linearity(Method):
         elif excess > 2:
             warnings.append(
                 f"points scatter {np.sqrt(excess):.2g} times their statistics (drift, alignment): errors are too "
-                f"small; --set rescale=true"
+                "small; --set rescale=true"
             )
         return found, line
 
@@ -203,7 +203,7 @@ def _check_levels(P: Array, S: Array) -> None:
     if np.any(~lit) and np.min(S[~lit]) >= np.min(S[lit]):
         raise InputError(
             f"linearity: dark level {np.min(S[~lit]):.4g} is not below the signal's {np.min(S[lit]):.4g}: other "
-            f"gain, range or bandwidth?"
+            "gain, range or bandwidth?"
         )
 
 

@@ -285,7 +285,7 @@ def densities(table: Table, columns: Sequence[int], given: Mapping[str, Any], ax
         if s.unit != "SN":
             raise InputError(
                 f"{table.name}: unit {s.unit}: this method needs shot-noise units: divide by the (shot - dark) "
-                f"level (unit=SN)"
+                "level (unit=SN)"
             )
     return out
 

@@ -68,7 +68,7 @@ class ThermalSweep(Method, Scatter):
         if np.max(n[use]) < 2 * np.min(n[use]):
             raise InputError(
                 f"thermal_sweep: occupations {np.min(n[use]):.3g}..{np.max(n[use]):.3g} do not span a factor of 2: "
-                f"K and B are one"
+                "K and B are one"
             )
         found = self._line(table, n[use], area[use], use)
         cold = self.block(area[:1], table, slice(0, 1))

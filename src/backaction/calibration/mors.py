@@ -204,7 +204,7 @@ class Mors(Method):
         if self.free_splitting and found["width_hz"] > 3 * abs(found["splitting_hz"]):
             raise ModelError(
                 f"mors: the lines overlap (width {found['width_hz']:.3g} Hz, splitting {found['splitting_hz']:.3g} "
-                f"Hz): the splitting "
+                "Hz): the splitting "
                 "cannot be fitted; give larmor_hz and leave free_splitting out"
             )
         return found
@@ -214,6 +214,6 @@ class Mors(Method):
         if found["width_hz"] > 3 * abs(qz):
             out.append(
                 f"the lines overlap (width {found['width_hz']:.3g} Hz, splitting {qz:.3g} Hz): the populations rest "
-                f"on the splitting"
+                "on the splitting"
             )
         return out

@@ -400,7 +400,7 @@ def _ordered(entries: Sequence[_Entry], path: Path) -> list[_Entry]:
             if by[other].method.stage > e.method.stage:
                 raise InputError(
                     f"{path}: {e.name} ({STAGES[e.method.stage]}) uses {other} ({STAGES[by[other].method.stage]}), "
-                    f"which comes later: "
+                    "which comes later: "
                     f"the order is {', '.join(STAGES)}"
                 )
     order: list[_Entry] = []
@@ -443,7 +443,7 @@ def _built(e: _Entry, done: Mapping[str, Result], path: Path) -> tuple[Method, t
         elif spread is None and found[quantity].sd > 0:
             lost.append(
                 f"{setting} is taken from '{source}' without its error ({found[quantity].sd:.2g}): the method has "
-                f"no setting for it"
+                "no setting for it"
             )
     return e.method.from_table(e.name, settings, str(path)), tuple(lost)
 

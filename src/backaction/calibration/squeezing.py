@@ -61,7 +61,7 @@ class Squeezing(Method):
         if any(d >= 0 for d in D):
             raise InputError(
                 f"squeezing: detunings_hz = {list(D)}: blue light is unstable, and on resonance the amplitude "
-                f"quadrature shows nothing"
+                "quadrature shows nothing"
             )
         spectra = densities(tables[0], range(1, len(D) + 1), given or {}, self.axis_unit)
         f, width = spectra[0].frequency_hz, spectra[0].resolution_hz

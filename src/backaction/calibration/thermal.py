@@ -261,7 +261,7 @@ class ThermalOscillator(Method):
         if found.p < 1e-3:
             out.append(
                 f"scatter {np.sqrt(found.deviance / found.dof):.3g} times the statistics: the lines are not those "
-                f"of single oscillators "
+                "of single oscillators "
                 "(drift, anharmonicity) or the floor has more structure; the errors hold for the model alone"
             )
         return out

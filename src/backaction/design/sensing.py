@@ -137,7 +137,7 @@ def sensitivity(system: LinearSystem | Response, signal: Signal, frequency_hz: A
 def _of_response(r: Response, signal: Signal) -> Sensitivity:
     if not r.inputs:
         raise InputError("this Response does not know its inputs: build it with Response.from_system, or name them")
-    rows = [i for i, n in enumerate(r.outputs) if " " not in n]
+    rows = list(range(r.quadratures, len(r.outputs)))
     added = r.added if np.isscalar(r.added) else np.asarray(r.added)[:, rows][:, :, rows]
     names = tuple(r.outputs[i] for i in rows)
     return _combine(r.frequency_hz, r.transfer[:, rows], r.density, added, r.inputs, names, signal)

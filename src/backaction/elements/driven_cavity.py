@@ -145,8 +145,9 @@ class DrivenCavity(Element):
         if sign not in ("+", "-") or name not in names:
             raise InputError(
                 f"{self.name}.{tone.name}.sideband = {tone.sideband!r}: expected a mode and + or -: "
-                + ", ".join(f"{n}-" for n in names) + nearest(tone.sideband, [f"{n}{x}" for n in names for x in "-+"])
-            )  # fmt: skip
+                + ", ".join(f"{n}-" for n in names)
+                + nearest(tone.sideband, [f"{n}{x}" for n in names for x in "-+"])
+            )
         return self.modes[names.index(name)], 1.0 if sign == "+" else -1.0
 
     # -- rates and frequencies ----------------------------------------------------------------------------------------

@@ -17,11 +17,10 @@ if TYPE_CHECKING:
 def frequency_response(experiment: Experiment, frequency_hz: Any) -> Response:
     """The detected currents of any experiment on a frequency axis, also of one that is known by its spectra only.
 
-    A structurally damped element acts at each frequency as friction of its own strength there, so that the network is
-    one batch of
-    systems, each used at its own frequency; further array fields then need a last axis of length 1. `stabilised =
-    "externally"` declares that a servo outside the measured band holds
-    an unstable system: its transfer functions are then those of the linear equations, unstable poles included.
+    A structurally damped element acts at each frequency as friction of its own strength there, so that the network is one
+    batch of systems, each used at its own frequency; further array fields then need a last axis of length 1. `stabilised =
+    "externally"` declares that a servo outside the measured band holds an unstable system: its transfer functions are then
+    those of the linear equations, unstable poles included.
 
     Raises
     ------

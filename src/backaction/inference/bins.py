@@ -20,7 +20,6 @@ from backaction.constants import TWO_PI
 from backaction.numerics.compile import library
 from backaction.numerics.matrices import Array
 from backaction.systems.linear import LinearSystem
-from backaction.systems.response import VACUUM
 from backaction.systems.sampled import Digitiser, front_end_response
 
 ALIASES = 3
@@ -118,6 +117,3 @@ def _phase(f: Array, digitiser: Digitiser) -> Array:
         return np.ones(f.shape, dtype=complex)
     x = TWO_PI * f / digitiser.sample_rate_hz
     return np.where(x == 0, 1.0, np.expm1(-1j * x) / np.where(x == 0, 1.0, -1j * x))
-
-
-assert VACUUM == 0.5  # the factor 2 of `loops.likelihood.expected`

@@ -90,7 +90,7 @@ def _run(
     with ThreadPoolExecutor(cores) as pool:
         running = {
             pool.submit(chain, target, mode, draws, own[k], accept, stop): k for k in range(chains) if k not in found
-        }  # fmt: skip
+        }
         try:
             while running:
                 done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)

@@ -134,10 +134,7 @@ def conflict(target: Target, mode: Maximum, draws: Draws) -> tuple[dict[str, flo
     z = flat @ target.mixing().T  # normal scores of the parameters themselves, also where calibrations are correlated
     m, v = np.mean(z, axis=0), np.var(z, axis=0)
     room = np.sqrt(np.maximum(1 - v, 0.0))
-    pulls = {
-        n: float(x / r) if r > 0.2 else 0.0
-        for n, x, r in zip(target.labels(), m, room, strict=True)
-    }  # fmt: skip
+    pulls = {n: float(x / r) if r > 0.2 else 0.0 for n, x, r in zip(target.labels(), m, room, strict=True)}
     w, U = np.linalg.eigh(np.eye(target.size) - np.cov(flat.T).reshape(target.size, target.size))
     kept = w > 0.05
     scores = (U.T @ np.mean(flat, axis=0))[kept] / np.sqrt(w[kept])

@@ -21,7 +21,7 @@ from backaction.numerics.matrices import Array
 
 SCALE = "calibration.scale"
 """A record's shot-noise level relative to its calibration (without a shot record: the fitted floor)."""
-FLOOR_FACTOR = float(np.e)
+FLOOR_FACTOR = float(np.exp(1.0))
 """Log-normal width of a floor that no shot record calibrates, about the median of its bins."""
 
 

@@ -190,8 +190,9 @@ def chain(
     def start(chain_seed: int) -> Array:
         return np.random.default_rng(chain_seed).standard_normal(size)
 
-    model = from_pyfunc(size, make_density, make_expand, [np.dtype(np.float64)], [(size,)], ["w"],
-                        make_initial_point_fn=start)  # fmt: skip
+    model = from_pyfunc(
+        size, make_density, make_expand, [np.dtype(np.float64)], [(size,)], ["w"], make_initial_point_fn=start
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         running = nutpie.sample(

@@ -58,12 +58,12 @@ def kept(kind: str, source: str, name: str) -> Callable[..., Any]:
             module = importlib.util.module_from_spec(spec)
             sys.modules[spec.name] = module  # the stored code is found again under this name
             spec.loader.exec_module(module)
-            return getattr(module, name)  # type: ignore[no-any-return]
+            return getattr(module, name)
         except (OSError, RuntimeError):
             pass
     names: dict[str, Any] = {}
     exec(source.replace("cache=True, ", ""), names)
-    return names[name]  # type: ignore[no-any-return]
+    return names[name]
 
 
 class _Specialised(ast.NodeTransformer):

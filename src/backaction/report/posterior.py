@@ -55,8 +55,9 @@ def spectra(found: Posterior) -> Any:
     models = fine.models(flat[np.linspace(0, len(flat) - 1, 60).astype(int)])
     columns = min(4, len(records))
     rows = -(-len(records) // columns)
-    fig, axes = canvas(2.9 * columns + 0.4, 3.0 * rows + 0.3, 2 * rows, columns, squeeze=False,
-                       height_ratios=[3, 1] * rows)  # fmt: skip
+    fig, axes = canvas(
+        2.9 * columns + 0.4, 3.0 * rows + 0.3, 2 * rows, columns, squeeze=False, height_ratios=[3, 1] * rows
+    )
     top_sn = 1.3 * max(float(np.max(r.density_sn)) for r in records)
     low_sn = 0.8 * min(float(np.quantile(r.density_sn, 0.01)) for r in records)
     for k in range(rows * columns):

@@ -66,8 +66,8 @@ class Response:
     """Transfer functions and input densities on a frequency axis only: what is measured, or has no state space.
 
     `transfer` (f, p, m) from `inputs` (where they are labelled) to the named outputs, `density` (f, m, m) of the inputs
-    (vacuum 1/2). Quadratures of modes may be outputs too. `added` collects further noise (f, p, p) at the outputs,
-    uncorrelated with the inputs.
+    (vacuum 1/2). Quadratures of modes may be outputs too, before the currents: `quadratures` of them. `added` collects
+    further noise (f, p, p) at the outputs, uncorrelated with the inputs.
     """
 
     frequency_hz: Array
@@ -77,6 +77,7 @@ class Response:
     added: Array | float = 0.0
     signal_covariance: Array | None = None
     inputs: tuple[Port, ...] = ()
+    quadratures: int = 0
 
     @classmethod
     def from_system(cls, system: LinearSystem, frequency_hz: Any, modes: Sequence[str] = ()) -> Response:
@@ -90,7 +91,7 @@ class Response:
         names = [f"{q} {m}" for m in modes for q in ("X", "P")]
         V = unconditional(system)[np.ix_(index, index)]
         S = np.broadcast_to(system.S, (f.size, *system.S.shape))
-        return cls(f, H, S, (*names, *d.currents), 0.0, V, system.inputs)
+        return cls(f, H, S, (*names, *d.currents), 0.0, V, system.inputs, len(names))
 
     def budget(self, current: str) -> Budget:
         """Spectrum of one output by source in shot-noise units, as `response.budget`."""

@@ -151,7 +151,7 @@ def agreement(experiment: Experiment, record: Record, calibration: ShotNoise, **
     tracks = [
         track(experiment, head, calibration, "lab", every, estimate=e, innovations=False, **options)
         for e in ("filtered", "retrodicted")
-    ]  # type: ignore[arg-type]
+    ]
     if _both_steady(*tracks).sum() < 100:
         return None
     return agreement_test(prediction_retrodiction(tracks[0], tracks[1]))

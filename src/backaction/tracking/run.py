@@ -363,7 +363,7 @@ class _Run:
                 self.safe({"shot": shot, "tracker": tracker.state(), "counts": counts})
 
     def _view(self, shot: int) -> Array:
-        return self.file.arrays["mean"][shot] if self.shots > 1 else self.file.arrays["mean"]  # type: ignore[no-any-return]
+        return self.file.arrays["mean"][shot] if self.shots > 1 else self.file.arrays["mean"]
 
     def store(self, piece: Piece, shot: int, there: bool = False) -> None:
         """Keep a piece (its means, unless they are there already)."""

@@ -11,7 +11,7 @@ import numpy as np
 # Each function is compiled by itself, for its n and q, and calls no other, so that a few lines repeat.
 
 
-def filter_varying(y, ok, x, P, F, H, Q, N, R, white, innovation, xs, Ps, Ls, Gs, Hs):  # type: ignore[no-untyped-def]
+def filter_varying(y, ok, x, P, F, H, Q, N, R, white, innovation, xs, Ps, Ls, Gs, Hs):
     """Exact filter from (x, P), both replaced by those after the last sample; returns the log-likelihood.
 
     `xs` (T, n) and `Ps` (T, n, n) receive mean and covariance of x_{k+1} given y_0..y_k; `innovation` (T, q) the
@@ -118,7 +118,7 @@ def filter_varying(y, ok, x, P, F, H, Q, N, R, white, innovation, xs, Ps, Ls, Gs
     return total
 
 
-def filter_square_root(y, ok, x, W, F, H, L, white, innovation, xs, Ps):  # type: ignore[no-untyped-def]
+def filter_square_root(y, ok, x, W, F, H, L, white, innovation, xs, Ps):
     """`filter_varying` with P = W W^T and the joint noise root L (q + n rows: v, w), by orthogonal transformations.
 
     [[H W, L_v], [F W, L_w]] = [[S^{1/2}, 0], [K S^{1/2}, W_new]] Theta: digits of a covariance whose eigenvalues lie
@@ -201,7 +201,7 @@ def filter_square_root(y, ok, x, W, F, H, L, white, innovation, xs, Ps):  # type
     return total
 
 
-def smooth_varying(r, M, F, H, Ls, Gs, Hs, rs, Ms):  # type: ignore[no-untyped-def]
+def smooth_varying(r, M, F, H, Ls, Gs, Hs, rs, Ms):
     """Backward recursion of the smoother: r <- L^T r + H^T S^-1 e, M <- L^T M L + H^T S^-1 H.
 
     `rs` (T, n) and `Ms` (T, n, n) receive r and M *before* step k is absorbed: with them x_{k+1} given the whole record is
@@ -234,7 +234,7 @@ def smooth_varying(r, M, F, H, Ls, Gs, Hs, rs, Ms):  # type: ignore[no-untyped-d
                 M[j, i] = s
 
 
-def retrodict_varying(y, ok, eta, J, F, H, Q, N, R, etas, Js):  # type: ignore[no-untyped-def]
+def retrodict_varying(y, ok, eta, J, F, H, Q, N, R, etas, Js):
     """Backward information filter of the effect operator: information J and eta = J x of x_k from y_k, y_{k+1}, ...
 
     With the present samples' F~ = F - N R^-1 H and Q~ = Q - N R^-1 N^T
@@ -320,7 +320,7 @@ def retrodict_varying(y, ok, eta, J, F, H, Q, N, R, etas, Js):  # type: ignore[n
                 J[j, i] = s
 
 
-def decay(D, F, H, out):  # type: ignore[no-untyped-def]
+def decay(D, F, H, out):
     """out[k] = (F^T)^k D F^k: how a difference of informations dies out, k steps back."""
     n, q = F.shape[0], H.shape[0]
     now, half = D.copy(), np.empty((n, n))

@@ -16,7 +16,7 @@ def readings(c: Moller) -> str:
             "|---|---|---|---|---|---|",
         ]
         for name, rate in figure.readings().items():
-            found = figure.ratios(lambda sign, r=rate, f=figure: f.with_rate(r, sign))  # type: ignore[misc]
+            found = figure.ratios(lambda sign, r=rate, f=figure: f.with_rate(r, sign))
             lines.append(
                 f"| {name} | {rate / 1e3:.1f} | {figure.occupation(rate):.2f} | "
                 + " | ".join(f"{found[k]:.3f}" for k in RATIOS[figure.key])

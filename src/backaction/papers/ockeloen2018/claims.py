@@ -181,7 +181,7 @@ CLAIMS: tuple[Claim, ...] = (
           reason="hundreds of kHz; the optimum of Duan lies there too (-364 kHz)"),
     # -- the probe --------------------------------------------------------------------------------------------------
     Claim("underestimate", "main text", "underestimate by g_-/g_+ = 1.055", 18, 0.5,
-          lambda c: tuple(100 * x for x in c.over_divisions(0.41, c.underestimated)), "%",  # type: ignore[arg-type, return-value]
+          lambda c: tuple(100 * x for x in c.over_divisions(0.41, c.underestimated)), "%",
           note="18.0 at the nominal baths; it is driven by the cavity's occupation and so tells n_c: 0.59 for 18 %. " + OPEN),
     Claim("underestimate-closed", "main text", "its closed form less the model's", 0, 0.005, _closed_form),
     Claim("faithful", "main text", "balanced probe: inferred over true <X_+^2>", 1, 0.03,

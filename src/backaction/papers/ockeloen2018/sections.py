@@ -55,7 +55,7 @@ def stability(c: Ockeloen) -> str:
     ]
     lines = ["| tones | common detuning (kHz) | stable Delta (kHz) |", "|---|---|---|"]
     for name, data, dbar in cases:
-        low, high = c.stable_Delta(data, dbar)  # type: ignore[arg-type]
+        low, high = c.stable_Delta(data, dbar)
         shown = ["no limit within 60" if x is None else f"{x / 1e3:.3f}" for x in (low, high)]
         lines.append(f"| {name} | {dbar / 1e3:g} | {shown[0]} .. {shown[1]} |")
     return "\n".join(lines)

@@ -46,7 +46,7 @@ def three_estimates(c: Thomas) -> str:
         ("filter: the state given the past record", gaussian_state(c.resonant).covariance),
         ("effect operator: the future record alone, flat prior", gaussian_state(c.resonant, "retrodicted").covariance),
         ("anti-causal Wiener filter: the future record and the steady statistics", last),
-    )  # fmt: skip
+    )
     lines = ["| estimate | EPR variance at V_c's (a, b) |", "|---|---|"]
     for name, V in rows:
         lines.append(f"| {name} | {float(entanglement.epr_variance(V, c.best.weight, c.best.angle_deg)):.4f} |")
