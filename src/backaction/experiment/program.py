@@ -60,7 +60,7 @@ class Program:
         """V (K, n, n) of the `unconditional` or `conditional` state at points (K, inputs); NaN where it was not found."""
         points, n = np.ascontiguousarray(points, dtype=float), self.states
         V, residual = np.empty((len(points), n, n)), np.empty(len(points))
-        self._loops().covariances(
+        self._loops().covariances_many(
             *self.tape.arrays, self.tape.memory.copy(), points, self.tape.outputs, n, self.currents,
             state == "conditional", V, residual,
         )  # fmt: skip

@@ -38,7 +38,7 @@ class Slopes:
     direct: Callable[[LinearSystem], Array] | None = None
 
 
-class Result(Protocol):
+class ScalarResult(Protocol):
     """A number that can be asked of a view: its value (...) and its slopes."""
 
     def value(self, view: View) -> Any:
@@ -109,7 +109,7 @@ class PoleResult:
         return Slopes(drift=pole(view.system, self.measure)[1])
 
 
-def parse(name: str, experiment: Experiment) -> Result:
+def parse(name: str, experiment: Experiment) -> ScalarResult:
     """The result of a name.
 
     Raises

@@ -26,7 +26,7 @@ FLOOR_FACTOR = float(np.exp(1.0))
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class Origin:
     """Where a record's parameters come from: shared or own coordinates by field, spreads, its scale."""
 
     record: Measured
@@ -73,7 +73,7 @@ class Parameters:
             self.parameters.append(made)
         return self._at[name]
 
-    def _source(self, record: Measured) -> Source:
+    def _source(self, record: Measured) -> Origin:
         c, e = self.campaign, record.experiment
         single = len(c.records) == 1
         own: dict[str, int] = {}
@@ -104,7 +104,7 @@ class Parameters:
         if not k.floor_known:
             level = float(np.median(record.density_sn) / np.median(record.bins().expected(e.system)))
             prior = Prior(median=level, factor=FLOOR_FACTOR)
-        return Source(record, own, spread, self._index(name, prior))
+        return Origin(record, own, spread, self._index(name, prior))
 
     def _mixing(self) -> dict[int, tuple[list[int], Array]]:
         """Rows of the Cholesky factor that correlate normal scores: {index: (indices, weights)}."""
@@ -193,7 +193,7 @@ class Parameters:
         columns = list(np.moveaxis(np.asarray(u, dtype=float), -1, 0))
         return self.fields_of(self.sources[plan], columns)
 
-    def fields_of(self, source: Source, u: Sequence[Any]) -> dict[str, Any]:
+    def fields_of(self, source: Origin, u: Sequence[Any]) -> dict[str, Any]:
         """`fields` for coordinates that are numbers, arrays or variables of a trace."""
         z = self.normal_scores(u)
         made: dict[int, Any] = {}

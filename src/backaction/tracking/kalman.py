@@ -185,7 +185,8 @@ class Piece:
     """What one advance gives: samples [start, stop), means at (k + 1) % every == 0, innovations.
 
     Innovations are whitened to the steady variance of the first current (`Stage.white`), NaN where a sample is missing.
-    `exact` (rows of `mean`) and `covariance` (their covariances) tell where the first model's steady covariance does not hold.
+    `exact` (rows of `mean`) and `covariance` (their covariances) say where the first model's steady covariance does not
+    hold.
     """
 
     start: int

@@ -52,7 +52,7 @@ def expected(S, W, B, T, rest, R, first, size, q, nodes, aliases, mu):
         mu[first + b] = 2.0 * total
 
 
-def unpacked(memory, slots, at, A, Q, N, C):
+def record_matrices(memory, slots, at, A, Q, N, C):
     """A, Q, N, C of one record from the program's memory; returns R."""
     n = len(A)
     for i in range(n):
@@ -110,7 +110,7 @@ def density(
         n = len(A)
         at = row["slots"]
         Q, N, C = np.empty((n, n)), np.empty(n), np.empty(n)
-        R = unpacked(memory, slots, at, A, Q, N, C)
+        R = record_matrices(memory, slots, at, A, Q, N, C)
         V = np.empty((n, n)) if slopes else np.empty((0, 0))
         if not lyapunov_doubling(A, Q, V):
             return -np.inf

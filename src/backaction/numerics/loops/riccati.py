@@ -301,7 +301,7 @@ def matrices(values, places, A, Q, N, R, C):
             R[i, k] = values[places[at + n * q + i * q + k]]
 
 
-def covariances(codes, left, right, memory, points, places, n, q, conditional, V, residual):
+def covariances_many(codes, left, right, memory, points, places, n, q, conditional, V, residual):
     """V (K, n, n) of the steady states at many points (K, inputs) of a program, and residual (K,), inf where there is none.
 
     The unconditional states, or the `conditional` ones.
