@@ -27,6 +27,7 @@ lint: $(STAMP)dev                    ## style, docstrings, types, import layers
 
 docs: $(STAMP)docs                   ## the documentation, into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "open site/index.html"
 
 bench: $(STAMP)dev                   ## benchmarks against named peers
 	$(BIN)/python benchmarks/run.py

@@ -1,3 +1,4 @@
+import re
 import runpy
 from pathlib import Path
 
@@ -14,12 +15,17 @@ def test_examples_run(path, capsys):
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/python.md", "docs/tracking.md", "docs/inference.md", "docs/calibration.md"]
+    "page",
+    [
+        "README.md",
+        "docs/quickstart.md",
+        *(f"docs/guide/{p}.md" for p in ("states", "spectra", "tracking", "inference", "calibration")),
+    ],
 )
 def test_code_in_pages_runs(page):
     """Every Python block of the page, in order, in one namespace."""
     namespace: dict = {}
-    blocks = (ROOT / page).read_text().split("```python\n")[1:]
+    blocks = re.split(r"```python(?: exec)?\n", (ROOT / page).read_text())[1:]
     assert blocks
     for block in blocks:
         exec(compile(block.split("```")[0], page, "exec"), namespace)
@@ -28,5 +34,5 @@ def test_code_in_pages_runs(page):
 def test_experiment_in_the_docs_loads():
     from backaction import Experiment
 
-    text = (ROOT / "docs/experiments.md").read_text().split("```toml\n")[1].split("```")[0]
+    text = (ROOT / "docs/guide/experiments.md").read_text().split("```toml\n")[1].split("```")[0]
     assert Experiment.from_toml(text).priors
