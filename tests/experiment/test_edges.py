@@ -266,7 +266,7 @@ def test_squeezed_record_is_below_shot_noise_and_analysed():
 
 def test_record_that_starts_constant_is_analysed(thomas):
     """Only a record that is constant throughout holds nothing."""
-    from backaction.analysis.analysis import _alive
+    from backaction.records.taken import _alive
 
     y = np.zeros(3 << 20)
     with pytest.raises(InputError, match="nothing was recorded"):

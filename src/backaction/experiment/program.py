@@ -18,16 +18,11 @@ from backaction.errors import BackactionError
 from backaction.experiment.experiment import Experiment
 from backaction.numerics.compile import library
 from backaction.numerics.matrices import Array
+from backaction.numerics.matrix_equations import MANY, RESIDUAL, STATES
 from backaction.numerics.tracing import Trace, traced
 from backaction.systems.linear import LinearSystem
 from backaction.systems.view import View
 
-MANY = 400
-"""From this many points on compiled loops win over NumPy's batches (300 us a point) and the time of a trace (10 ms)."""
-STATES = 12
-"""Up to this many states: their time grows as the cube, and loops without blocking lose to LAPACK beyond."""
-RESIDUAL = 1e-10
-"""Largest relative residual of a Riccati equation that is believed; other points are solved again with LAPACK."""
 AGREES = 1e-11
 """How well the entries of a program must agree with the builder's, relative to the largest of their matrix."""
 KEPT = 32

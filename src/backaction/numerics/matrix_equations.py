@@ -2,7 +2,8 @@
 
     A V + V A^T + Q = 0,    A V + V A^T + Q - (V C^T + N) R^-1 (V C^T + N)^T = 0
 
-Everything broadcasts over leading axes.
+Everything broadcasts over leading axes. One door: large batches of few states go through compiled doubling
+(`loops.riccati`), single equations, many states, complex steps and what doubling does not settle through LAPACK.
 """
 
 from __future__ import annotations
@@ -44,11 +45,43 @@ def discrete_lyapunov(F: Array, Q: Array) -> Array:
 # -- solvers ----------------------------------------------------------------------------------------------------------
 
 
+MANY = 400
+"""From this many equations on compiled loops win over NumPy's batches (250 us an equation) and the time to load them."""
+STATES = 12
+"""Up to this many states: loops without blocking take n^3, and lose to LAPACK beyond."""
+RESIDUAL = 1e-10
+"""Largest relative residual of a doubling that is believed."""
+
+
+def _by_loops(shape: tuple[int, ...], n: int, *matrices: Array) -> bool:
+    """Whether compiled loops are the faster way."""
+    return 0 < n <= STATES and int(np.prod(shape)) >= MANY and all(m.dtype == np.float64 for m in matrices)
+
+
+def _flat(M: Array, shape: tuple[int, ...]) -> Array:
+    return np.ascontiguousarray(np.broadcast_to(M, (*shape, *M.shape[-2:]))).reshape(-1, *M.shape[-2:])
+
+
 def lyapunov(A: Array, Q: Array) -> Array:
     """V with A V + V A^T + Q = 0 for symmetric Q, broadcasting; also exact for complex steps.
 
-    Solved as a dense system for the n(n+1)/2 distinct entries with one step of refinement; it does not test stability.
+    It does not test stability: for an unstable A the V of the linear equations comes out.
     """
+    n, shape = A.shape[-1], np.broadcast_shapes(A.shape[:-2], Q.shape[:-2])
+    if not _by_loops(shape, n, A, Q):
+        return _dense_lyapunov(A, Q)
+    from backaction.numerics.compile import library
+
+    a, q = _flat(A, shape), _flat(Q, shape)
+    V, good = np.empty(a.shape), np.empty(len(a), dtype=bool)
+    library("program", "riccati", n=n).lyapunov_many(a, q, V, good)
+    if not np.all(good):
+        V[~good] = _dense_lyapunov(a[~good], q[~good])
+    return V.reshape(*shape, n, n)
+
+
+def _dense_lyapunov(A: Array, Q: Array) -> Array:
+    """A dense system for the n(n+1)/2 distinct entries, with one step of refinement."""
     n = A.shape[-1]
     shape = np.broadcast_shapes(A.shape[:-2], Q.shape[:-2])
     i, j = np.triu_indices(n)
@@ -85,12 +118,29 @@ def riccati(A: Array, Q: Array, N: Array, R: Array, C: Array) -> tuple[Array, An
     At, Qt = A - KN @ C, symmetric(Q - KN @ transpose(N))
     # C^T R^-1 C = F F^T
     F = transpose(np.linalg.solve(np.linalg.cholesky(symmetric(R)), C))
-    V, residual, good = _care(At, Qt, F)
+    V, residual, good = care(At, Qt, F)
     return V, residual, good & noisy
 
 
-def _care(A: Array, Q: Array, F: Array) -> tuple[Array, Any, Any]:
+def care(A: Array, Q: Array, F: Array) -> tuple[Array, Any, Any]:
     """Stabilising solution of A V + V A^T + Q - V F F^T V = 0 with its residual and a flag per point."""
+    n, shape = A.shape[-1], np.broadcast_shapes(A.shape[:-2], Q.shape[:-2], F.shape[:-2])
+    if not _by_loops(shape, n, A, Q, F):
+        return _subspace_care(A, Q, F)
+    from backaction.numerics.compile import library
+
+    a, q, f = _flat(A, shape), _flat(Q, shape), _flat(F, shape)
+    V, residual = np.empty(a.shape), np.empty(len(a))
+    library("program", "riccati", n=n).eliminated_many(a, q, f @ transpose(f), V, residual)
+    good = residual < RESIDUAL
+    if not np.all(good):
+        rest = ~good
+        V[rest], residual[rest], good[rest] = _subspace_care(a[rest], q[rest], f[rest])
+    return V.reshape(*shape, n, n), residual.reshape(shape), good.reshape(shape)
+
+
+def _subspace_care(A: Array, Q: Array, F: Array) -> tuple[Array, Any, Any]:
+    """From the stable invariant subspace of the Hamiltonian matrix, refined by Newton steps."""
     n = A.shape[-1]
     shape = np.broadcast_shapes(A.shape[:-2], Q.shape[:-2], F.shape[:-2])
     A, Q = (np.broadcast_to(m, (*shape, n, n)) for m in (A, Q))

@@ -16,7 +16,7 @@ import numpy as np
 
 from backaction.errors import ModelError
 from backaction.numerics.matrices import Array, expm, solve_right, symmetric, transpose
-from backaction.numerics.matrix_equations import _care, lyapunov, riccati
+from backaction.numerics.matrix_equations import care, lyapunov, riccati
 from backaction.systems.linear import LinearSystem
 from backaction.systems.poles import instability
 
@@ -109,7 +109,7 @@ def effect(system: LinearSystem) -> Array:
     info = symmetric(transpose(d.C) @ np.linalg.solve(R, d.C))
     # J is the stabilising solution of a filter equation for -A~^T with process noise info and "measurement" Q~
     w, U = np.linalg.eigh(Qt)
-    J, _, good = _care(transpose(At), info, U * np.sqrt(np.maximum(w, 0.0))[..., None, :])
+    J, _, good = care(transpose(At), info, U * np.sqrt(np.maximum(w, 0.0))[..., None, :])
     J = np.where(good[..., None, None], J, -np.eye(J.shape[-1]))
     eigenvalues = np.linalg.eigvalsh(J)
     seen = np.any(info != 0, axis=(-2, -1)) & (eigenvalues[..., 0] > 1e-14 * eigenvalues[..., -1])

@@ -282,6 +282,18 @@ def eliminated_doubling(a, q, g, V):
     return worst / scale
 
 
+def eliminated_many(a, q, g, V, residual):
+    """Residuals by `eliminated_doubling` of many equations (K, n, n); `residual` (K,)."""
+    for k in range(len(a)):
+        residual[k] = eliminated_doubling(a[k].copy(), q[k].copy(), g[k].copy(), V[k])
+
+
+def lyapunov_many(A, Q, V, good):
+    """V by `lyapunov_doubling` of many equations (K, n, n); `good` (K,) where A is stable."""
+    for k in range(len(A)):
+        good[k] = lyapunov_doubling(A[k], Q[k], V[k])
+
+
 def matrices(values, places, A, Q, N, R, C):
     """A, Q (n, n), N (n, q), R (q, q), C (q, n) from `values[places]`, in this order."""
     n = len(A)
