@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from backaction.elements.optomechanical_cavity import OptomechanicalCavity
 from backaction.errors import InputError
 from backaction.experiment.experiment import Experiment
 from backaction.experiment.technical import technical_sources, without
@@ -51,15 +50,15 @@ def costs(experiment: Experiment, digitiser: Digitiser | None = None) -> list[Co
     For two modes the EPR variance at the full model's (a, angle); else the sum of the quadratures' variances. Of the
     continuous filter, or of the one of a record with this `digitiser`. Costs do not add up: noises hide each other.
     """
-    system, modes = experiment.system, experiment.reported_modes()
-    index = system.indices(modes)
+    view = experiment.view
+    system, modes = view.system, view.modes
 
     def conditional(s: LinearSystem) -> Array:
         if digitiser is None:
             V = steady.conditional(s).covariance
         else:
             V = steady_filter(discretise(s, *digitiser)).covariance
-        return np.asarray(V[np.ix_(index, index)])
+        return np.asarray(view.of(V))
 
     full = conditional(system)
     best = entanglement.epr(full) if len(modes) == 2 else None
@@ -90,7 +89,7 @@ def proposals(experiment: Experiment, lines: Sequence[ResidualLine]) -> list[Pro
     The numbers are starting values; give them priors and fit. V_c is quoted only from an experiment that says where its
     lines enter: at the detector the same spectrum leaves another state than before the cavity.
     """
-    cavity = next((e for e in experiment.elements if isinstance(e, OptomechanicalCavity)), None)
+    cavity = next((e for e in experiment.elements if e.mechanical), None)
     detector = experiment.detectors()[0].name if experiment.detectors() else "detector"
     out = []
     for n, line in enumerate(lines, 1):
@@ -107,8 +106,8 @@ def proposals(experiment: Experiment, lines: Sequence[ResidualLine]) -> list[Pro
             mode = (
                 f'[[element.modes]]          # within "{cavity.name}"\nname = "mode{n}"\n'
                 f"mechanical_hz = {line.frequency_hz:.7g}\n"
-                f"mechanical_linewidth_hz = {_real(cavity.mechanical_linewidth_hz):.3g}\n"
-                f"bath_occupation = 1e5\ncoupling_hz = {0.3 * _real(cavity.coupling_hz):.4g}\n"
+                f"mechanical_linewidth_hz = {_real(cavity.value('mechanical_linewidth_hz')):.3g}\n"
+                f"bath_occupation = 1e5\ncoupling_hz = {0.3 * _real(cavity.value('coupling_hz')):.4g}\n"
             )
             places.append((f"as a further mode of '{cavity.name}'", mode))
         places.append((f"at the detector, before '{detector}'", noise.format(name=f"technical{n}", peak=line.excess)))

@@ -160,9 +160,8 @@ def _floor_allows(
     def variance(excess: float) -> float:
         noise = max(0.0, calibrated.electronic_noise_sn + max(0.0, excess))
         noisy = calibrated.with_values({f"{detector.name}.electronic_noise_sn": noise})
-        index = noisy.system.indices(noisy.reported_modes())
         P = steady_filter(discretise(noisy.system, *record.digitiser)).covariance
-        return float(entanglement.epr(P[np.ix_(index, index)]).variance)
+        return float(entanglement.epr(noisy.view.of(P)).variance)
 
     return {
         "excess_sn": extra, "excess_sd_sn": sd, "epr_variance": variance(extra),

@@ -26,7 +26,7 @@ def axis(experiment: Experiment) -> Array:
     if any(m.frame.kind == "rotating" for m in experiment.system.modes):
         span = 1.5 * float(np.max(np.abs(poles)))
         return np.linspace(-span, span, 1001)
-    index = experiment.system.indices(experiment.reported_modes())
+    index = experiment.view.index
     if not index or not poles.size:
         raise InputError(f"{experiment.name}: name the frequencies with --f LO:HI:N")
     slow = np.abs(poles.imag[np.argsort(-poles.real)][: len(index)])

@@ -126,15 +126,16 @@ def state_document(experiment: Experiment) -> dict[str, Any]:
         raise ModelError(f"{experiment.name}: {reasons[0]}")
     report = system.check()
     warnings += report.warnings()
-    warnings += _blind_currents(system, experiment.reported_modes())
+    modes = experiment.view.modes
+    warnings += _blind_currents(system, modes)
     out: dict[str, Any] = {
         "schema": "backaction/state/1",
         "experiment": experiment.name,
-        "modes": list(experiment.reported_modes()),
+        "modes": list(modes),
         "frame": str(next(s for s in states.values() if s is not None).frame),
         "convention": "[X, P] = i, vacuum variance 1/2, order X1, P1, X2, P2",
     }
-    readout = readout_map(system, experiment.reported_modes())
+    readout = readout_map(system, modes)
     for which, state in states.items():
         out[which] = None if state is None else describe_state(state, readout)
     u, c = states["unconditional"], states["conditional"]

@@ -73,6 +73,10 @@ _RECORD_KEYS = (
 )
 
 
+BINS_TO_A_POLE = 6
+"""Merged bins are narrower than a sixth of the distance to the nearest pole, where the model's expansion converges fast."""
+
+
 @dataclass(frozen=True, eq=False)
 class Campaign:
     """Spectra and the model of their parameters; see the module's text. `inference.target.Target` builds the posterior."""
@@ -146,7 +150,7 @@ class Campaign:
         for r, m, poles in zip(self.records, models, poles_hz, strict=True):
             s = r.spectrum
             f, width = s.frequency_hz, float(np.min(s.resolution_hz))
-            room = np.min(np.abs(f[:, None] - poles), axis=1, initial=np.inf) / 6
+            room = np.min(np.abs(f[:, None] - poles), axis=1, initial=np.inf) / BINS_TO_A_POLE
             starts, low, high, least = [0], m[0], m[0], room[0]
             gap = np.diff(f) > 1.5 * width
             for i in range(1, m.size):

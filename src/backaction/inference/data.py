@@ -92,6 +92,14 @@ def simulated(
     return record.with_density(mean)
 
 
+POINTS_PER_LINE, MOST_POINTS = 1.5, 16
+"""Gauss-Legendre points in a bin for every full width of the narrowest line that it spans, and the most."""
+SMOOTH_BINS = 60
+"""Bins wider than a 60th of a line take two points at least: their middle alone errs by the model's curvature."""
+SHARP = 0.1
+"""Poles with a smaller width over frequency are lines; the aliases of broader ones are smooth within the band."""
+
+
 def quadrature(experiment: Experiment, record: Measured) -> tuple[int, bool]:
     """Points in a bin for the narrowest line of the model, and whether no line lies among the aliases."""
     f = record.spectrum.frequency_hz
@@ -99,11 +107,11 @@ def quadrature(experiment: Experiment, record: Measured) -> tuple[int, bool]:
     line = record.line_hz or narrowest(experiment.system, (float(f[0] - width), float(f[-1] + width)))
     # merged bins are wide only where the model is smooth: the narrowest ones decide
     least = float(np.min(record.spectrum.resolution_hz))
-    points = 1 if line is None else int(np.clip(np.ceil(1.5 * least / line), 1, 16))
-    if width > least or (line is not None and least > line / 60):
+    points = 1 if line is None else int(np.clip(np.ceil(POINTS_PER_LINE * least / line), 1, MOST_POINTS))
+    if width > least or (line is not None and least > line / SMOOTH_BINS):
         points = max(points, 2)
     poles = np.linalg.eigvals(experiment.system.A) / (2 * np.pi)
-    sharp = np.abs(poles.imag[np.abs(poles.real) < 0.1 * np.abs(poles.imag)])
+    sharp = np.abs(poles.imag[np.abs(poles.real) < SHARP * np.abs(poles.imag)])
     rate = record.digitiser.sample_rate_hz
     reference = record.digitiser.reference_hz or 0.0
     smooth = not np.any(np.abs(sharp - reference) > 0.5 * rate)

@@ -35,6 +35,16 @@ class Prepared:
     mode: Maximum
 
 
+WORTH_MERGING = 200
+"""Bins of a record beyond which merging saves more than it costs."""
+SINGULAR = 1e14
+"""Condition number of the Hessian at which its inverse has no correct digit left."""
+TOLD = 0.5
+"""Posterior over prior variance below which a parameter was fitted to the data, and takes a degree of freedom."""
+AT_BOUND = 0.55
+"""Share of a coordinate's reach beyond which its value is said to be at a bound."""
+
+
 def prepare(campaign: Campaign, progress: Progress | None = None, starts: int = 3) -> Prepared:
     """Find the maximum on coarse bins, merge the fine ones by the model there, and find it again.
 
@@ -53,12 +63,12 @@ def prepare(campaign: Campaign, progress: Progress | None = None, starts: int = 
     target = fine
     # scatter that does not shrink with the width of a bin has none to merge
     plain = campaign.likelihood == Likelihood()
-    if plain and max(b.white.size for b in fine.bins) > 200:
+    if plain and max(b.white.size for b in fine.bins) > WORTH_MERGING:
         models, poles = fine.models(mode.u), [fine.poles(k, mode.u) for k in range(len(campaign.records))]
         target = Target(campaign.merged(models, poles))
     mode = maximum.improved(target, mode)
     condition = float(np.linalg.cond(mode.hessian))
-    if condition > 1e14:
+    if condition > SINGULAR:
         raise ModelError(f"the fit is not determined: condition number {condition:.1g}; give priors to more parameters")
     return Prepared(fine, target, mode)
 
@@ -166,9 +176,9 @@ def laplace_fit(ready: Prepared) -> SpectrumFit:
     covariance = (slope @ mode.root) @ (slope @ mode.root).T
     mu = ready.fine.models(mode.u)[0]
     ratio, N = record.density_sn / mu, record.averages
-    fitted = int(np.sum(np.diag(mode.root @ mode.root.T) < 0.5))
+    fitted = int(np.sum(np.diag(mode.root @ mode.root.T) < TOLD))
     best = record.experiment.with_values({k: float(v) for k, v in target.fields(0, mode.u).items()}, "fit")
-    bound = [p.name for p, u in zip(target.parameters, mode.u, strict=True) if abs(u) > 0.55 * p.reach]
+    bound = [p.name for p, u in zip(target.parameters, mode.u, strict=True) if abs(u) > AT_BOUND * p.reach]
     scale = float(values[target.names.index(SCALE)])
     order = [i for i, n in enumerate(target.names) if n != SCALE] + [target.names.index(SCALE)]
     return SpectrumFit(

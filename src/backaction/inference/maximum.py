@@ -32,6 +32,28 @@ class Maximum:
         return self.u + w @ self.root.T
 
 
+SCAN = np.linspace(-2.5, 2.5, 11)
+"""Coordinates (in sd of the prior) at which scans look: 99 % of the prior, at half-sd steps a line is not missed."""
+SCANS, GAIN = 4, 2.0
+"""Scans at most, and the gain in ln p below which another is not worth its evaluations."""
+SAME_U = 0.05
+"""Two climbs that end so near each other ended at one maximum."""
+ELSEWHERE_SD, ELSEWHERE_DEPTH = 5.0, 30.0
+"""Other maxima are climbed from points so many sd away whose ln p is less than so much below the highest."""
+APART_SD, REPORTED_DEPTH = 3.0, 15.0
+"""Maxima so many sd apart are separate; those lower by more (a weight of 3e-7) are not reported."""
+HIGHER = 1e-3
+"""ln p by which another maximum must exceed the first to take its place."""
+NEAR = 1.0
+"""Below this norm of the gradient (whose scale is that of the prior) the exact Hessian is worth its price."""
+LONGEST = 2.0
+"""Longest step along a coordinate, in sd of the prior."""
+DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-2, 1e-6, 1e8
+"""Levenberg-Marquardt: relative to the diagonal of the information, at the start and at its ends."""
+SETTLED, STALLED = 1e-8, 1e-3
+"""g^T H^-1 g (twice the ln p that is left to gain) of a maximum; and of one where rounding ends the climb."""
+
+
 def find_maximum(target: Target, starts: int = 3, seed: int = 0, progress: Progress | None = None) -> Maximum:
     """The maximum of the posterior density.
 
@@ -63,7 +85,7 @@ def find_maximum(target: Target, starts: int = 3, seed: int = 0, progress: Progr
             continue
         count += n
         found.append((u, value))
-        if k == 1 and starts <= 3 and len(found) == 2 and np.max(np.abs(found[0][0] - u)) < 0.05:
+        if k == 1 and starts <= 3 and len(found) == 2 and np.max(np.abs(found[0][0] - u)) < SAME_U:
             break  # the first start was not chance
     if not found and failure is not None:
         raise failure
@@ -80,13 +102,13 @@ def find_maximum(target: Target, starts: int = 3, seed: int = 0, progress: Progr
         count += n
         found.append((v, x))
     found.sort(key=lambda x: -x[1])
-    if found[0][1] > value + 1e-3:
+    if found[0][1] > value + HIGHER:
         u, value = found[0]
         H, root = _whitening(target, run, u)
     others: list[tuple[Array, float]] = []
     for v, x in found[1:]:
-        apart = [np.max(np.abs(np.linalg.solve(root, v - o))) > 3 for o in (u, *(o for o, _ in others))]
-        if all(apart) and value - x < 15:
+        apart = [np.max(np.abs(np.linalg.solve(root, v - o))) > APART_SD for o in (u, *(o for o, _ in others))]
+        if all(apart) and value - x < REPORTED_DEPTH:
             others.append((v, x))
     return Maximum(u, value, root, H, count, tuple(others))
 
@@ -96,12 +118,12 @@ def _elsewhere(run: Evaluator, u: Array, top: float, sd: Array, most: int = 3) -
     out: list[tuple[float, Array]] = []
     for i in range(len(u)):
         trial = u.copy()
-        for x in (-u[i], *np.linspace(-2.5, 2.5, 11)):
-            if abs(x - u[i]) < 5 * sd[i]:
+        for x in (-u[i], *SCAN):
+            if abs(x - u[i]) < ELSEWHERE_SD * sd[i]:
                 continue
             trial[i] = x
             value = run.density(trial)
-            if value > top - 30:
+            if value > top - ELSEWHERE_DEPTH:
                 out.append((value, trial.copy()))
     return [point for _, point in sorted(out, key=lambda item: -item[0])[:most]]
 
@@ -126,34 +148,36 @@ def _whitening(target: Target, run: Evaluator, u: Array) -> tuple[Array, Array]:
 
 def _scanned(run: Evaluator, u: Array) -> tuple[Array, int]:
     """Best point of coordinate scans over the prior's +-2.5, until they gain little."""
-    grid = np.linspace(-2.5, 2.5, 11)
     best, count = run.density(u), 0
-    for _ in range(4):
+    for _ in range(SCANS):
         before = best
         for i in range(len(u)):
             trial = u.copy()
-            for x in grid:
+            for x in SCAN:
                 trial[i] = x
                 value = run.density(trial)
                 count += 1
                 if value > best:
                     u, best = trial.copy(), value
-        if best - before < 2.0:
+        if best - before < GAIN:
             break
     return u, count
 
 
 def _climbed(target: Target, run: Evaluator, u: Array, most: int = 100) -> tuple[Array, float, int]:
-    """The maximum uphill of u within the reach of the coordinates, its log-density, and the evaluations it took."""
+    """The maximum uphill of u within the reach of the coordinates, its log-density, and the evaluations it took.
+
+    Steps solve (H + damp diag H) du = g over the coordinates that are not held at an end.
+    """
     reach = np.array([p.reach for p in target.parameters])
     u = np.clip(u, -reach, reach)
     value, g = run.gradient(u)
-    damp, count = 1e-2, 1
+    damp, count = DAMPING, 1
     for _ in range(most):
         free = (np.abs(u) < reach) | (g * u < 0)  # not held at the end of a bounded coordinate
         H = target.fisher(u, rough=True)
         count += len(u)
-        if np.linalg.norm(g[free]) < 1.0:  # near: the exact Hessian where it is positive
+        if np.linalg.norm(g[free]) < NEAR:  # near: the exact Hessian where it is positive
             exact = run.hessian(u)
             count += 2 * len(u)
             H = exact if np.linalg.eigvalsh(exact)[0] > 0 else H
@@ -164,17 +188,17 @@ def _climbed(target: Target, run: Evaluator, u: Array, most: int = 100) -> tuple
             step = np.zeros(len(u))
             step[free] = np.linalg.solve(G + damp * np.diag(np.diag(G)), slope)
             size = np.max(np.abs(step), initial=0.0)
-            trial = np.clip(u + step * min(1.0, 2.0 / size if size > 0 else 1.0), -reach, reach)
+            trial = np.clip(u + step * min(1.0, LONGEST / size if size > 0 else 1.0), -reach, reach)
             new, at = run.gradient(trial)
             count += 1
             if new > value - 1e-9 * abs(value):
                 moved = new - value > 1e-9
                 u, g, damp, value = trial, at, damp / 5, max(new, value)
                 break
-            damp = max(10 * damp, 1e-6)
-        if left < 1e-8 or (not moved and left < 1e-3):
+            damp = max(10 * damp, LEAST_DAMPING)
+        if left < SETTLED or (not moved and left < STALLED):
             return u, value, count
-        if not moved and damp > 1e8:
+        if not moved and damp > MOST_DAMPING:
             break
     raise ModelError(
         f"{target.campaign.name}: the maximum of the posterior was not found in {most} steps "

@@ -94,6 +94,13 @@ def laplace(target: Target, mode: Maximum, draws: int, seed: int) -> Draws:
     return Draws(u[None], log_densities(target, u)[None], "laplace", seed, {}, "not checked: a Gaussian at the mode")
 
 
+FREEDOM, WIDE = (5.0, 4.0), 1.04
+"""Proposals: degrees of freedom 5 + 4 P of the Student-t, and its width over the Gaussian's: in many dimensions a heavy
+tail costs most of the draws."""
+LEAST_EFFECTIVE = 100
+"""Effective draws below which quantiles are not quoted."""
+
+
 def importance(target: Target, mode: Maximum, draws: int, seed: int, most: int | None = None) -> Draws:
     """Laplace and importance sampling: Student-t proposals about the mode, weights smoothed by a generalised Pareto tail.
 
@@ -101,8 +108,7 @@ def importance(target: Target, mode: Maximum, draws: int, seed: int, most: int |
     """
     rng = np.random.default_rng(seed)
     count = most or max(2 * draws, 10000)
-    # in many dimensions a heavy tail costs most of the draws: nearly Gaussian, and a little wide
-    freedom, wide = 5.0 + 4.0 * target.size, 1.04
+    freedom, wide = FREEDOM[0] + FREEDOM[1] * target.size, WIDE
     z = rng.standard_normal((count, target.size))
     w = wide * z / np.sqrt(rng.chisquare(freedom, count) / freedom)[:, None]
     u = mode.place(w)
@@ -113,7 +119,7 @@ def importance(target: Target, mode: Maximum, draws: int, seed: int, most: int |
     rng.shuffle(pick)
     effective = float(1 / np.sum(weight**2))
     status = "converged"
-    if k_hat > K_LIMIT or effective < 100:
+    if k_hat > K_LIMIT or effective < LEAST_EFFECTIVE:
         status = f"not usable: Pareto k = {k_hat:.2f} (at most {K_LIMIT}), {effective:.0f} effective draws; use nuts"
     facts = {"pareto_k": k_hat, "effective_draws": effective, "proposals": float(count)}
     return Draws(u[pick][None], log[pick][None], "importance", seed, facts, status)

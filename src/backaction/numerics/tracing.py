@@ -17,10 +17,23 @@ from typing import Any
 
 import numpy as np
 
+from backaction.numerics.loops.program import (
+    ADD,
+    ATAN,
+    COS,
+    DIV,
+    EXP,
+    EXPM1,
+    LOG,
+    MUL,
+    NORMAL,
+    POW,
+    QUANTILE,
+    SIN,
+    SQRT,
+    SUB,
+)
 from backaction.numerics.matrices import Array
-
-ADD, SUB, MUL, DIV, SQRT, COS, SIN, EXP, LOG, ATAN, POW, NORMAL, QUANTILE, EXPM1 = range(1, 15)
-"""Operation codes; NORMAL is the normal distribution function, QUANTILE its inverse."""
 
 _UNARY: dict[int, Callable[[float], float]] = {
     SQRT: math.sqrt, COS: math.cos, SIN: math.sin, EXP: math.exp, LOG: math.log, ATAN: math.atan,

@@ -4,6 +4,9 @@ import math
 
 import numpy as np
 
+ADD, SUB, MUL, DIV, SQRT, COS, SIN, EXP, LOG, ATAN, POW, NORMAL, QUANTILE, EXPM1 = range(1, 15)
+"""Operation codes; NORMAL is the normal distribution function, QUANTILE its inverse. Tests below go by frequency."""
+
 
 def quantile(p):
     """The normal quantile: a rational start (Abramowitz and Stegun 26.2.23) and Halley steps on erfc."""
@@ -24,31 +27,31 @@ def forward(codes, left, right, v):
     for i in range(len(codes)):
         code = codes[i]
         a = v[left[i]]
-        if code == 3:
+        if code == MUL:
             v[first + i] = a * v[right[i]]
-        elif code == 1:
+        elif code == ADD:
             v[first + i] = a + v[right[i]]
-        elif code == 2:
+        elif code == SUB:
             v[first + i] = a - v[right[i]]
-        elif code == 4:
+        elif code == DIV:
             v[first + i] = a / v[right[i]]
-        elif code == 5:
+        elif code == SQRT:
             v[first + i] = math.sqrt(a)
-        elif code == 6:
+        elif code == COS:
             v[first + i] = math.cos(a)
-        elif code == 7:
+        elif code == SIN:
             v[first + i] = math.sin(a)
-        elif code == 8:
+        elif code == EXP:
             v[first + i] = math.exp(a)
-        elif code == 9:
+        elif code == LOG:
             v[first + i] = math.log(a)
-        elif code == 10:
+        elif code == ATAN:
             v[first + i] = math.atan(a)
-        elif code == 11:
+        elif code == POW:
             v[first + i] = a ** v[right[i]]
-        elif code == 12:
+        elif code == NORMAL:
             v[first + i] = 0.5 * math.erfc(-a * 0.7071067811865476)
-        elif code == 13:
+        elif code == QUANTILE:
             v[first + i] = quantile(a)
         else:
             v[first + i] = math.expm1(a)
@@ -62,35 +65,35 @@ def reverse(codes, left, right, v, bar):
         if g == 0.0:
             continue
         code, x, y = codes[i], left[i], right[i]
-        if code == 3:
+        if code == MUL:
             bar[x] += g * v[y]
             bar[y] += g * v[x]
-        elif code == 1:
+        elif code == ADD:
             bar[x] += g
             bar[y] += g
-        elif code == 2:
+        elif code == SUB:
             bar[x] += g
             bar[y] -= g
-        elif code == 4:
+        elif code == DIV:
             bar[x] += g / v[y]
             bar[y] -= g * v[first + i] / v[y]
-        elif code == 5:
+        elif code == SQRT:
             bar[x] += 0.5 * g / v[first + i]
-        elif code == 6:
+        elif code == COS:
             bar[x] -= g * math.sin(v[x])
-        elif code == 7:
+        elif code == SIN:
             bar[x] += g * math.cos(v[x])
-        elif code == 8:
+        elif code == EXP:
             bar[x] += g * v[first + i]
-        elif code == 9:
+        elif code == LOG:
             bar[x] += g / v[x]
-        elif code == 10:
+        elif code == ATAN:
             bar[x] += g / (1.0 + v[x] * v[x])
-        elif code == 11:
+        elif code == POW:
             bar[x] += g * v[y] * v[x] ** (v[y] - 1.0)
-        elif code == 12:
+        elif code == NORMAL:
             bar[x] += g * 0.3989422804014327 * math.exp(-0.5 * v[x] * v[x])
-        elif code == 14:
+        elif code == EXPM1:
             bar[x] += g * (1.0 + v[first + i])
         else:
             z = v[first + i]
