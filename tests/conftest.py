@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 
 import pytest
 from hypothesis import settings
 
 from backaction import Experiment
-from support.reference import TUNED, shared
+from support import reference
+from support.reference import TUNED
 
 settings.register_profile("ci", deadline=None, max_examples=40, print_blob=True, derandomize=True)
 settings.register_profile("long", deadline=None, max_examples=1000)
@@ -19,7 +19,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 @pytest.fixture(scope="session")
 def numbers() -> dict:
     """Independent reference values of Thomas 2021."""
-    return json.loads(shared("physics/thomas2021/numbers.json").read_text())
+    return reference.numbers("thomas2021")
 
 
 @pytest.fixture(scope="session")

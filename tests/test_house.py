@@ -375,3 +375,13 @@ def test_plots_of_others_do_not_break_the_sampler(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout.strip()) == (0, "False"), done.stderr
+
+
+@pytest.mark.parametrize("paper", ["thomas2021", "moller2017", "huang2018", "ockeloen2018"])
+def test_reference_values_are_those_of_the_notes(paper):
+    """The shipped copies, where the notes are beside the project."""
+    import json
+
+    from support.reference import numbers, shared
+
+    assert numbers(paper) == json.loads(shared(f"physics/{paper}/numbers.json").read_text())

@@ -34,7 +34,9 @@ def test_random_networks_equal_point_by_point(experiment, seed, state):
     """Occupation and purity of whatever modes there are, any number of currents; the same points have no answer."""
     rng = np.random.default_rng(seed)
     free = [f for f in experiment.fields() if float(experiment.value(f)) != 0]
-    assume(free and experiment.layout.currents and experiment.layout.A.shape[-1] in (4, 6))  # loops compile for each size
+    assume(
+        free and experiment.layout.currents and experiment.layout.A.shape[-1] in (4, 6)
+    )  # loops compile for each size
     values = around(experiment, rng.choice(free, min(4, len(free)), replace=False).tolist(), rng)
     many = experiment.with_values(values)
     with np.errstate(all="ignore"):

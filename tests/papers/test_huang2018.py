@@ -1,7 +1,5 @@
 """Huang 2018: the package against the notes' fixed points and optima, closed forms, the master equation, and the lab frame."""
 
-import json
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -41,14 +39,14 @@ from backaction.papers.huang2018.models import (
     riccati_S19,
 )
 from backaction.systems.response import VACUUM, budget
-from support.reference import shared
+from support import reference
 
 MEMBRANE = {k: v for k, v in COOPERATIVITIES.items() if k.startswith("membrane")}
 
 
 @pytest.fixture(scope="module")
 def huang_numbers():
-    return json.loads(shared("physics/huang2018/numbers.json").read_text())
+    return reference.numbers("huang2018")
 
 
 @pytest.fixture(scope="module")

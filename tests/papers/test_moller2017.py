@@ -24,16 +24,16 @@ from backaction.papers.moller2017.models import (
 from backaction.systems.band import power
 from backaction.systems.response import transfer
 from support import oracle_moller as oracle
+from support import reference
 from support.commands import call
 from support.networks import experiments
-from support.reference import shared
 
 COLUMNS = {"fig3": ("moller2017", oracle.FIG3, "fig23"), "fig4": ("moller2017_detuned", oracle.FIG4, "fig4")}
 
 
 @pytest.fixture(scope="module")
 def moller_numbers():
-    return json.loads(shared("physics/moller2017/numbers.json").read_text())
+    return reference.numbers("moller2017")
 
 
 @pytest.fixture(scope="module")

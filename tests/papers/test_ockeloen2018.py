@@ -22,13 +22,13 @@ from backaction.papers.ockeloen2018.context import PAIR, SOURCES, Ockeloen
 from backaction.papers.ockeloen2018.models import bogoliubov, equation_1, underestimate
 from backaction.states.entanglement import epr_variance
 from backaction.systems.response import flux_budget, flux_of, photon_flux, transfer
+from support import reference
 from support.commands import call, schema
-from support.reference import shared
 
 
 @pytest.fixture(scope="module")
 def o_numbers():
-    return json.loads(shared("physics/ockeloen2018/numbers.json").read_text())
+    return reference.numbers("ockeloen2018")
 
 
 @pytest.fixture(scope="module")

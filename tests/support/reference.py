@@ -1,5 +1,6 @@
 """Reference files beside the project, and a parameter set of theirs."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -24,3 +25,8 @@ TUNED = {
     "membrane.coupling_hz": 74.3e3 * 2**0.5,
     "phase.angle_deg": 178.0,
 }
+
+
+def numbers(paper: str) -> dict:
+    """The independent reference values of a paper: worked out without this package, shipped with its tests."""
+    return json.loads((Path(__file__).parent / "numbers" / f"{paper}.json").read_text())

@@ -10,7 +10,6 @@ from numpy.testing import assert_allclose
 
 import backaction.tracking.run
 from backaction import Experiment, GaussianState, Homodyne, Record, SpinOscillator
-from backaction.cli import main
 from backaction.errors import InputError
 from backaction.records.formats.hdf5 import write_hdf5
 from backaction.records.shot_level import ShotNoise
@@ -23,6 +22,7 @@ from backaction.tracking.inputs import currents
 from backaction.tracking.run import track
 from backaction.tracking.tracker import Tracker
 from backaction.tracking.tracks import load_track
+from support.commands import call
 
 CALIBRATION = ShotNoise(VOLT_DENSITY, 1e-3, "V")
 
@@ -41,13 +41,6 @@ def two():
 @pytest.fixture(scope="module")
 def record(two):
     return simulate(two, 0.15, 2e6, seed=3).record
-
-
-def call(capsys, *arguments):
-    with pytest.raises(SystemExit) as stop:
-        main(list(arguments))
-    out, err = capsys.readouterr()
-    return stop.value.code, out, err
 
 
 @pytest.mark.parametrize("every", [4097, 4109, 4114, 5000, 30_000, 100_003])
