@@ -58,7 +58,7 @@ def spectra() -> None:
     Q, N, R = system.noise()
     f = np.linspace(1.25e6, 1.49e6, 600)
     w = 2 * np.pi * f
-    loops, none = library("program", "spectrum", "riccati", "likelihood", n=6), np.empty(0)
+    loops, none = library("program", "spectrum", "riccati", "likelihood", "density", n=6), np.empty(0)
     A, Qc, Nc, C, r = (np.ascontiguousarray(x) for x in (system.A, Q, N[:, 0], d.C[0], R[0]))
     S, empty = np.empty(600), np.empty((0, 0))
 

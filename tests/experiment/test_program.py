@@ -151,3 +151,32 @@ def test_a_grid_keeps_its_shape(thomas):
     assert_allclose(
         G[7, 11], gradient("conditional.epr.variance", one, ["detector.efficiency", "phase.angle_deg"]), rtol=1e-7
     )
+
+
+def test_gradients_of_retrodicted_states_go_through_lapack(thomas):
+    """Compiled adjoints know two states; a third one had the adjoint of the unconditional state: zero by the efficiency."""
+    eta = np.linspace(0.6, 0.9, MANY)
+    G = gradient("retrodicted.epr.variance", thomas.with_values({"detector.efficiency": eta}), ["detector.efficiency"])
+    one = thomas.with_values({"detector.efficiency": float(eta[100])})
+    assert_allclose(G[100], gradient("retrodicted.epr.variance", one, ["detector.efficiency"]), rtol=1e-9)
+
+
+def test_a_solution_that_does_not_stabilise_is_none_in_a_batch_either():
+    """A growing mode that is not seen: the equation has a solution, the filter has not."""
+    from backaction.numerics.matrix_equations import care
+
+    A, Q, F = np.diag([1.0, -1.0]), np.diag([0.0, 1.0]), np.array([[0.0], [1.0]])
+    assert not care(A, Q, F)[2]
+    V, _, good = care(*(np.broadcast_to(m, (MANY, *m.shape)) for m in (A, Q, F)))
+    assert not np.any(good)
+    assert np.all(np.isnan(V))
+
+
+def test_a_point_without_numbers_does_not_spoil_its_batch():
+    from backaction.numerics.matrix_equations import care
+
+    A, Q, F = (np.broadcast_to(np.array(m), (MANY, 1, 1)).copy() for m in (-1.0, 1.0, 1.0))
+    A[3] = np.nan
+    V, _, good = care(A, Q, F)
+    assert np.flatnonzero(~good).tolist() == [3]
+    assert_allclose(V[0, 0, 0], np.sqrt(2) - 1, rtol=1e-12)

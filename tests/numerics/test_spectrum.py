@@ -13,8 +13,8 @@ from backaction.numerics.complex_step import STEP
 from backaction.systems.response import noise_spectrum_tangent
 from support.networks import experiments as networks
 
-LOOPS = library("program", "spectrum", "riccati", "likelihood")
-SIX = library("program", "spectrum", "riccati", "likelihood", n=6)
+LOOPS = library("program", "spectrum", "riccati", "likelihood", "density")
+SIX = library("program", "spectrum", "riccati", "likelihood", "density", n=6)
 NONE = np.empty(0)
 
 

@@ -151,3 +151,25 @@ def test_other_files_are_refused_in_one_line(tmp_path):
     for name in ("a.h5", "b.h5", "c.zarr", "d.h5"):
         with pytest.raises(InputError, match=name):
             load_track(tmp_path / name)
+
+
+def test_what_was_filtered_survives_a_failure_behind_it(tmp_path, thomas):
+    """An error of a test, or no finish at all, leaves the track for the next run; its lock goes with it."""
+    from backaction import simulate
+    from backaction.tracking import tracked
+
+    made = simulate(thomas, 0.002, 1e7, 1).records[0]
+    file = tmp_path / "t.h5"
+    for failing in (True, False):
+        try:
+            with tracked(thomas, made, CALIBRATION, "lab", 16, output=file) as run:
+                first = np.array(run.track.covariance)
+                if failing:
+                    raise np.linalg.LinAlgError("in a test of the track")
+        except np.linalg.LinAlgError:
+            pass
+        assert not file.exists()
+        assert (tmp_path / ".t.h5.partial").exists()
+    found = track(thomas, made, CALIBRATION, "lab", 16, output=file)
+    assert np.array_equal(found.covariance, first)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["t.h5"]

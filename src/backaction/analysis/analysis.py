@@ -165,7 +165,7 @@ def analyze(
         tests += [t for t in posterior.tests if t.name in ("sampler", "data against priors")]
         warnings += posterior.warnings
         quantum = quantum_states(experiment, fit, posterior, noise, record, followed)
-        verdict, entangled = verdict_of(quantum, all(t.passed for t in tests), tests, record)
+        verdict, entangled = verdict_of(quantum, all(t.passed for t in tests), tests)
     return Analysis(
         experiment, record, found.band_hz, noise, found.spectrum, fit, posterior, followed, tuple(tests), tuple(lines),
         innovations, quantum, _in_band(found, fit.experiment, followed), tuple(dict.fromkeys(warnings)), verdict, entangled,

@@ -169,7 +169,7 @@ def _floor_allows(
     }  # fmt: skip
 
 
-def verdict_of(quantum: dict[str, Any], passed: bool, tests: list[Check], record: Record) -> tuple[str, bool | None]:
+def verdict_of(quantum: dict[str, Any], passed: bool, tests: list[Check]) -> tuple[str, bool | None]:
     """The verdict in words, and whether it says entangled (None where it is withheld)."""
     if not passed:
         failed = [t.name for t in tests if not t.passed]

@@ -21,7 +21,7 @@ import numpy as np
 
 from backaction.errors import InputError, ModelError
 from backaction.experiment.experiment import Experiment
-from backaction.experiment.program import BatchView, batch
+from backaction.experiment.program import SOLVED, BatchView, batch
 from backaction.experiment.results import Slopes, parse
 from backaction.numerics import matrix_equations
 from backaction.numerics.complex_step import STEP
@@ -98,7 +98,7 @@ def value_and_gradient(result: str, experiment: Experiment, fields: Sequence[str
     if isinstance(experiment.view, BatchView):
         many = batch(experiment, experiment.view.modes, fields)
         slopes = Slopes() if many is None else found.slopes(many)
-        if many is not None and slopes.drift is None and slopes.direct is None:
+        if many is not None and slopes.drift is None and slopes.direct is None and set(slopes.states) <= set(SOLVED):
             value = found.value(many)
             columns = [many.fields.index(f) for f in fields]
             moved = np.moveaxis(many.gradients(slopes.states)[..., columns], -1, 0)

@@ -23,6 +23,8 @@ from backaction.numerics.tracing import Trace, traced
 from backaction.systems.linear import LinearSystem
 from backaction.systems.view import View
 
+SOLVED = ("unconditional", "conditional")
+"""States that compiled loops solve for; the others are LAPACK's."""
 AGREES = 1e-11
 """How well the entries of a program must agree with the builder's, relative to the largest of their matrix."""
 KEPT = 32
@@ -53,6 +55,8 @@ class Program:
 
     def covariances(self, points: Any, state: str) -> Array:
         """V (K, n, n) of the `unconditional` or `conditional` state at points (K, inputs); NaN where it was not found."""
+        if state not in SOLVED:
+            raise ValueError(f"{state}: not one of {SOLVED}")
         points, n = np.ascontiguousarray(points, dtype=float), self.states
         V, residual = np.empty((len(points), n, n)), np.empty(len(points))
         self._loops().covariances_many(
@@ -64,6 +68,8 @@ class Program:
 
     def gradients(self, points: Any, state: str, V: Array, slopes: Array) -> Array:
         """D result/d input (K, inputs), where d result/dV = `slopes` (K, n, n) at the states V (K, n, n)."""
+        if state not in SOLVED:
+            raise ValueError(f"{state}: not one of {SOLVED}")
         points, n = np.ascontiguousarray(points, dtype=float), self.states
         out = np.zeros(points.shape)
         self._loops().gradients(
@@ -105,13 +111,9 @@ class BatchView(View):
         """The system of all points, where something asks for more than covariances."""
         return self.experiment.system
 
-    @system.setter
-    def system(self, value: LinearSystem) -> None:
-        pass
-
     def whole(self, state: str) -> Array:
         """As `View.whole`."""
-        if state not in ("unconditional", "conditional"):
+        if state not in SOLVED:
             return super().whole(state)
         if state not in self._whole:
             V = self.program.covariances(self.points, state)
@@ -176,6 +178,7 @@ def _traced(experiment: Experiment, fields: tuple[str, ...], points: Array) -> P
             start, elements, program = known
             same = base.with_values(_columns(fields, start), base.name).elements == elements
             if same and _agrees(program, points, built):
+                _PROGRAMS.move_to_end(key)
                 return program
         start = points[len(points) // 2]
         elements = base.with_values(_columns(fields, start), base.name).elements

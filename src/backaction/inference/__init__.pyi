@@ -4,7 +4,6 @@ from .bins import Bins as Bins
 from .calibration_file import Correlated as Correlated
 from .calibration_file import read_calibrations as read_calibrations
 from .campaign import Campaign as Campaign
-from .campaign import Likelihood as Likelihood
 from .data import Measured as Measured
 from .evidence import log_evidence as log_evidence
 from .fit import Prepared as Prepared
@@ -18,6 +17,7 @@ from .posterior import Posterior as Posterior
 from .posterior import infer as infer
 from .samplers import Draws as Draws
 from .samplers import sample as sample
+from .scatter import Likelihood as Likelihood
 from .target import Target as Target
 from .time_domain import log_likelihood as log_likelihood
 from .time_domain import reweighted as reweighted

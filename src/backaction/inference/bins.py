@@ -47,7 +47,7 @@ class Bins:
         d = system.detected()
         Q, N, R = system.noise()
         S, mu, none = np.empty(self.frequency_hz.size), np.empty(self.white.size), np.empty(0)
-        loops = library("program", "spectrum", "riccati", "likelihood")
+        loops = library("program", "spectrum", "riccati", "likelihood", "density")
         A, Q, N, C = (np.ascontiguousarray(x) for x in (system.A, Q, N[:, 0], d.C[0]))
         phase = np.ascontiguousarray(self.phase.real), np.ascontiguousarray(self.phase.imag)
         loops.noise_density(

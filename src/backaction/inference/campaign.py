@@ -41,7 +41,7 @@ from backaction.experiment.ties import Expression, expression, follow_ties
 from backaction.experiment.toml import read_prior, unit_bounds
 from backaction.inference.calibration_file import Correlated, read_calibrations
 from backaction.inference.data import Measured, simulated
-from backaction.inference.likelihood import Likelihood
+from backaction.inference.scatter import Likelihood
 from backaction.numerics.matrices import Array
 from backaction.records.formats import read_record
 from backaction.records.record import Record

@@ -13,10 +13,10 @@ from backaction.constants import TWO_PI
 from backaction.errors import ModelError
 from backaction.inference.bins import Bins
 from backaction.inference.data import Measured
-from backaction.inference.likelihood import Likelihood
 from backaction.inference.model import JointProgram
+from backaction.inference.scatter import Likelihood
 from backaction.numerics.compile import library
-from backaction.numerics.loops.likelihood import LAYOUT
+from backaction.numerics.loops.density import LAYOUT
 from backaction.numerics.matrices import Array
 
 UNROLLED = 8
@@ -52,7 +52,7 @@ class Density:
 
     @cached_property
     def layout(self) -> Array:
-        """A row of numbers per record, as `loops.likelihood` reads them."""
+        """A row of numbers per record, as `loops.density` reads them."""
         rows = np.zeros(len(self.records), dtype=LAYOUT)
         at = dict.fromkeys(("slots", "points", "bins", "weights", "node_weights", "alias_weights"), 0)
         for k, b in enumerate(self.bins):
@@ -83,13 +83,13 @@ class Density:
     def data(self) -> tuple[Array, Array, Array]:
         """Bins (SN) of all records, their N or sd, and the constants of their likelihood."""
         for r in self.records:
-            if np.any(r.density_sn <= 0):
+            if self.likelihood.gamma and np.any(r.density_sn <= 0):
                 raise ModelError(f"{r.name}: a bin of the spectrum is not positive")
         y = np.concatenate([r.density_sn for r in self.records])
         return y, *self.likelihood.tables(y, np.concatenate([r.averages for r in self.records]))
 
     def split(self, flat: Array) -> list[Array]:
-        """A flat table of bins by record."""
+        """A flat table of bins by record; those of records that do not count are NaN."""
         ends = np.cumsum([0, *(b.white.size for b in self.bins)])
         return [flat[..., a:b] for a, b in pairwise(ends)]
 
@@ -105,7 +105,7 @@ class Evaluator:
         program = density.program
         sizes = set(program.states)
         n = sizes.pop() if len(sizes) == 1 and max(sizes) <= UNROLLED else None
-        self._run = library("program", "spectrum", "riccati", "likelihood", n=n).density
+        self._run = library("program", "spectrum", "riccati", "likelihood", "density", n=n).density
         memory = program.tape.memory
         w, cr, ci, *maps = density.maps
         points, self.size = w.size, program.parameters.size
@@ -114,7 +114,7 @@ class Evaluator:
             density.layout, np.concatenate(program.slots), program.guards, program.bounds, w, cr, ci, *maps, *density.data,
             np.empty(points), np.empty(points),
         )  # fmt: skip
-        self._mu, self._none = np.empty(density.data[0].size), np.empty(0)
+        self._mu, self._none = np.full(density.data[0].size, np.nan), np.empty(0)
 
     def density(self, u: Array) -> float:
         """Log-posterior (with its constants); -inf where the model has no answer."""

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from backaction.inference.data import Measured
-from backaction.inference.likelihood import Likelihood
 from backaction.inference.maximum import Maximum
 from backaction.inference.quantities import DerivedQuantity
 from backaction.inference.samplers import Draws
+from backaction.inference.scatter import Likelihood
 from backaction.inference.target import SCALE, Target
 from backaction.numerics.matrices import Array
 from backaction.records.statistics import Check, chi_square_p, residual_lines

@@ -3,7 +3,7 @@
     ln p(u | data) = -|u|^2/2 + sum_records ln L(data | theta(u)) + const
 
 Three values: `Parameters` (u to theta to fields), a `JointProgram` (to the matrices of all records, traced once) and a
-`Density` of it for some data (compiled loops, `numerics.loops.likelihood`).
+`Density` of it for some data (compiled loops, `numerics.loops.density`).
 """
 
 from __future__ import annotations
@@ -131,7 +131,9 @@ class Target:
 
         With the prior's identity unless `prior` is False; `rough`: one-sided differences.
         """
-        models = [np.asarray(m) for m in self.models(u)]
+        chosen = self.likelihood.chosen
+        counted = [chosen is None or k == chosen for k in range(len(self.campaign.records))]
+        models = [np.asarray(m) if own else y for m, y, own in zip(self.models(u), self.data, counted, strict=True)]
         if not np.all(np.isfinite(np.concatenate(models))):
             raise ModelError(f"{self.campaign.name}: the model has no spectrum at this point")
         at = -np.asarray(u) if rough and not self.campaign.likelihood.model_error else None

@@ -47,10 +47,11 @@ def kept(kind: str, source: str, name: str) -> Callable[..., Any]:
     if folder is not None:
         path = folder / f"{kind}_{hashlib.sha256(source.encode()).hexdigest()[:16]}.py"
         try:
-            if not path.is_file() or path.read_text() != source:
+            if not path.is_file() or path.read_bytes() != source.encode():
                 handle, temporary = tempfile.mkstemp(dir=folder, suffix=".tmp")
-                with os.fdopen(handle, "w") as file:
-                    file.write(source)
+                with os.fdopen(handle, "wb") as file:
+                    file.write(source.encode())
+                os.chmod(temporary, 0o644)  # a cache may be shared: mkstemp's own mode hides it from others
                 os.replace(temporary, path)
             spec = importlib.util.spec_from_file_location(f"_backaction_{path.stem}", path)
             assert spec is not None

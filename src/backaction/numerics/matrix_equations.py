@@ -101,10 +101,9 @@ def _dense_lyapunov(A: Array, Q: Array) -> Array:
 
 
 def riccati(A: Array, Q: Array, N: Array, R: Array, C: Array) -> tuple[Array, Any, Any]:
-    """Stabilising V of the conditional equation, its relative residual, and whether it was found.
+    """Stabilising V of A V + V A^T + Q - (V C^T + N) R^-1 (V C^T + N)^T = 0, its relative residual, whether it was found.
 
-    Stable invariant subspace of the Hamiltonian matrix, then Newton-Kleinman steps (each a Lyapunov equation), which
-    also repair the subspace where closed-loop poles coincide.
+    By `care` after the elimination of N: A - N R^-1 C, Q - N R^-1 N^T.
     """
     low = np.linalg.eigvalsh(symmetric(R))[..., 0]
     noisy = low > 1e-14 * np.maximum(np.trace(R, axis1=-2, axis2=-1), 1e-300)
@@ -133,14 +132,18 @@ def care(A: Array, Q: Array, F: Array) -> tuple[Array, Any, Any]:
     V, residual = np.empty(a.shape), np.empty(len(a))
     library("program", "riccati", n=n).eliminated_many(a, q, f @ transpose(f), V, residual)
     good = residual < RESIDUAL
-    if not np.all(good):
-        rest = ~good
+    rest = ~good & np.all(np.isfinite(a) & np.isfinite(q), axis=(-2, -1)) & np.all(np.isfinite(f), axis=(-2, -1))
+    V[~good], residual[~good] = np.nan, np.nan
+    if np.any(rest):
         V[rest], residual[rest], good[rest] = _subspace_care(a[rest], q[rest], f[rest])
     return V.reshape(*shape, n, n), residual.reshape(shape), good.reshape(shape)
 
 
 def _subspace_care(A: Array, Q: Array, F: Array) -> tuple[Array, Any, Any]:
-    """From the stable invariant subspace of the Hamiltonian matrix, refined by Newton steps."""
+    """From the stable invariant subspace of the Hamiltonian matrix, refined by Newton-Kleinman steps.
+
+    Each is a Lyapunov equation; they also repair the subspace where closed-loop poles coincide.
+    """
     n = A.shape[-1]
     shape = np.broadcast_shapes(A.shape[:-2], Q.shape[:-2], F.shape[:-2])
     A, Q = (np.broadcast_to(m, (*shape, n, n)) for m in (A, Q))

@@ -4,7 +4,7 @@ The builders of the elements are arithmetic on their fields. `Trace` gives them 
 them; the result is a list of scalar operations (equal ones written once, zeros and ones folded) for the entries that are
 asked for. Running it costs nanoseconds an operation instead of NumPy's overhead per matrix, and its reversal gives
 the gradient of any function of the entries, exactly. What a builder decides by comparing numbers is decided
-once, at the values of the trace: `Program.check` compares a program with the builder elsewhere.
+once, at the values of the trace: who uses a tape compares it with the builder elsewhere.
 """
 
 from __future__ import annotations
@@ -79,12 +79,12 @@ class Var:
         return self._binary(DIV, other, self)
 
     def __pow__(self, other: Any) -> Any:
+        if isinstance(other, Var):
+            return (other * self.log()).exp()
         if other == 2:
             return self * self
         if other == -1:
             return 1.0 / self
-        if isinstance(other, Var):
-            return (other * self.log()).exp()
         return self._binary(POW, self, float(other))
 
     def __rpow__(self, other: Any) -> Any:

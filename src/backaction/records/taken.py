@@ -19,6 +19,8 @@ LEAST_BINS, MOST_BINS = 200, 4000
 """Bins of a band, where the lines are wide or narrow."""
 RAW_BINS = 10
 """Raw bins in a bin, at least: fewer averages than ten are far from Gaussian."""
+PIECE = 1 << 20
+"""Samples that are looked at together."""
 USABLE, ROTATING = 0.48, 1e-6
 """The part of the sample rate whose spectrum is used; modes slower than so much of that are modes of a rotating frame."""
 DARK_SD, DARK_SHARE, DARK_LEAST_SN = 5.0, 0.1, 1e-4
@@ -61,6 +63,11 @@ def taken(
     """
     band = band_of(experiment, record)
     _alive(record)
+    if resolution_hz is not None and not 0 < resolution_hz <= (band[1] - band[0]) / 16:
+        raise InputError(
+            f"{record.name}: resolution {resolution_hz:g} Hz: must be > 0 and at most a sixteenth of the band "
+            f"{band[0]:g}..{band[1]:g} Hz"
+        )
     width = resolution_hz or resolution(experiment, record.duration_s, band)
     if width > (band[1] - band[0]) / 16:
         raise InputError(
@@ -89,7 +96,8 @@ def band_of(experiment: Experiment, record: Record, cut: bool = False) -> tuple[
             band = (0.0, top)
         elif cut:
             band = (band[0], min(band[1], top))
-    if band[1] > top:
+    centre = record.reference_hz or 0.0
+    if max(abs(band[1] - centre), abs(band[0] - centre) if record.is_complex else 0.0) > top:
         raise InputError(
             f"{record.name}: sample rate {record.sample_rate_hz:g} Hz is too low for the band "
             f"{band[0]:g}..{band[1]:g} Hz of '{experiment.name}' (needs more than {band[1] / USABLE:.6g} Hz)"
@@ -98,7 +106,7 @@ def band_of(experiment: Experiment, record: Record, cut: bool = False) -> tuple[
 
 
 def resolution(experiment: Experiment, duration_s: float, band_hz: tuple[float, float]) -> float:
-    """An eighth of the narrowest line in the band, at least 10 raw bins wide, at most 4000 bins."""
+    """An eighth of the narrowest line in the band, at least 10 raw bins wide; from 200 to 4000 bins of the band."""
     line = narrowest(experiment.system, band_hz)
     span = band_hz[1] - band_hz[0]
     line = span / 50 if line is None else line
@@ -120,6 +128,9 @@ def dark_conflict(experiment: Experiment, noise: ShotNoise) -> list[str]:
 
 
 def _alive(record: Record) -> None:
-    first = record.values(0, 1)[0]
-    if np.isfinite(first) and all(np.all(values == first) for _, values in record.chunks()):
-        raise InputError(f"{record.name}: every sample is {first:g} {record.unit}: nothing was recorded")
+    for shot in range(record.shots):
+        first = record.values(0, 1, shot)[0]
+        pieces = (record.values(start, start + PIECE, shot) for start in range(0, record.size, PIECE))
+        if not np.isfinite(first) or not all(np.all(values == first) for values in pieces):
+            return
+    raise InputError(f"{record.name}: every sample is {first:g} {record.unit}: nothing was recorded")

@@ -43,9 +43,13 @@ class View:
     """
 
     def __init__(self, system: LinearSystem, modes: tuple[str, ...]) -> None:
-        self.system = self.layout = system
-        self.modes = modes
+        self.layout, self.modes = system, modes
         self._whole: dict[str, Array] = {}
+
+    @property
+    def system(self) -> LinearSystem:
+        """The system itself."""
+        return self.layout
 
     @cached_property
     def index(self) -> list[int]:

@@ -185,11 +185,10 @@ def identity(record: Record) -> list[Any]:
     """What tells a record from another, as plain data: its fields and a checksum of 20 pieces of its samples."""
     pieces = np.linspace(0, max(0, record.size - 4096), 20).astype(int)
     check = zlib.crc32(b"")
+    two = len(record.source.shape) == 2  # an axis of shots, even of one
     for shot in range(record.shots):
         for start in pieces:
-            part = (
-                record.source[shot, start : start + 4096] if record.shots > 1 else record.source[start : start + 4096]
-            )
+            part = record.source[shot, start : start + 4096] if two else record.source[start : start + 4096]
             check = zlib.crc32(np.ascontiguousarray(part).tobytes(), check)
     own = [record.name, record.shots, record.size, list(record.digitiser), record.unit, record.scale, record.offset]
     return [*own, record.start_s, list(record.gaps), record.limits, check]
@@ -224,7 +223,8 @@ def mean_level(record: Record) -> float:
     total, count, size = 0.0, 0, min(record.size, LEVEL_SAMPLES)
     for start in range(0, size, 1 << 20):
         stop = min(start + (1 << 20), size)
-        raw = np.asarray(record.source[0, start:stop] if record.shots > 1 else record.source[start:stop])
+        two = len(record.source.shape) == 2
+        raw = np.asarray(record.source[0, start:stop] if two else record.source[start:stop])
         part = complex(np.sum(raw, dtype=complex if record.is_complex else float))
         good = stop - start
         if not np.isfinite(part) or any(a < stop and b > start for a, b in record.gaps):  # then what is there alone

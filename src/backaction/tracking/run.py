@@ -158,6 +158,8 @@ def tracked(
                               ("calibration", calibrations, ShotNoise)):  # fmt: skip
         if not isinstance(value, (list, tuple)) or not all(isinstance(v, kind) for v in value):
             raise InputError(f"track: {name} must be {kind.__name__} (or a list of them), not {_kind(value)}")
+    if not records:
+        raise InputError("track: needs a record")
     densities = tuple(c.density for c in calibrations)
     if len(densities) != len(records):
         raise InputError(f"{len(records)} records and {len(densities)} calibrations: one for each current")
@@ -374,7 +376,7 @@ class _Run:
         self.innovations(piece.innovation, piece.start, shot)
         self.file.append(piece.exact + shot * (self.size // self.made.plan.every), piece.covariance)
         self.done += piece.stop - piece.start
-        self.progress("filtering", self.done / (self.size * self.shots))
+        self.progress("tracking", self.done / (self.size * self.shots))
 
     def seen(self, shot: int, counts: dict[str, Any]) -> Callable[[Array, int, State], None]:
         """Takes the innovations of a smoother's forward pass, and its likelihood at the end."""

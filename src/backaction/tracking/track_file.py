@@ -40,6 +40,7 @@ class TrackFile:
         self._exact: list[Array] = []
         self._added: dict[str, Array] = {}
         self._store: _Hdf5 | _Zarr | None = None
+        self._released = self.begun = False
         self._fingerprint = hashlib.sha256(f"{__version__} {fingerprint}".encode()).hexdigest()
         if path is None:
             self.arrays = {k: np.empty(shape, dtype) for k, (shape, dtype) in shapes.items()}
@@ -81,11 +82,13 @@ class TrackFile:
         try:
             yield file
         except (InputError, ModelError, ValueError):
-            file.discard()
+            if file.begun:  # hours of filtering are not lost with what came after them
+                file.release()
+            else:
+                file.discard()
             raise
-        except BaseException:  # interrupted: what is there stays for the next run
+        finally:  # interrupted, or left unfinished: what is there stays for the next run
             file.release()
-            raise
 
     @classmethod
     def create(cls, path: str | Path, arrays: Mapping[str, Array]) -> TrackFile:
@@ -131,6 +134,7 @@ class TrackFile:
         """Everything until here is safe: a later run with the same fingerprint goes on from `state`."""
         if self._store is None:
             return
+        self.begun = True
         notes = {
             "fingerprint": self._fingerprint, "layout": self._store.layout, "state": state,
             "exact_bytes": self._exact_file.stat().st_size,
@@ -156,18 +160,22 @@ class TrackFile:
 
     def release(self) -> None:
         """Let go of the files and leave them."""
-        if self.path is not None:
-            if self._store is not None:
-                self._store.close()
-            self._lock.release()
+        if self.path is None or self._released:
+            return
+        self._released = True
+        if self._store is not None:
+            self._store.close()
+        self._lock.release()
 
     def discard(self) -> None:
         """Remove what a partial run left, and let others write."""
-        if self.path is None:
+        if self.path is None or self._released:
             return
+        self._released = True
         self._remove()
+        with contextlib.suppress(OSError):  # before the release: what another run has locked by then is another file
+            self._lock_file.unlink(missing_ok=True)
         self._lock.release()
-        self._lock_file.unlink(missing_ok=True)
 
     def _remove(self) -> None:
         if self._store is not None:

@@ -6,7 +6,7 @@ for q currents after the elimination of N: A~ = A - N R^-1 C, Q~ = Q - N R^-1 N^
 Lin, Linear Algebra Appl. 396, 55 (2005), on matrices scaled so that V is of order one. No eigenvalue problem; sums of
 positive matrices alone. `residual` says how well the equation holds, relative to its terms. The adjoints are those of
 `experiment.derivatives`.
-Compiled for its size: `compile.library("riccati", n=6)`.
+Compiled for its size: `compile.library("program", "riccati", n=6)`.
 """
 
 import numpy as np
@@ -269,10 +269,15 @@ def eliminated_doubling(a, q, g, V):
                 F[i, j] = X[i, j]
         if change <= 1e-9 * most:  # convergence is quadratic
             break
-    # the residual of a V + V a^T + q - V g V
+    # the residual of a V + V a^T + q - V g V, of the solution that stabilises a - V g
+    multiply(H, g, X)
+    for i in range(n):
+        for j in range(n):
+            F[i, j] = a[i, j] - X[i, j]
+    if not stable(F):
+        return np.inf
     multiply(a, H, T)
-    multiply(g, H, X)
-    multiply(H, X, W)
+    multiply(X, H, W)
     worst, scale = 0.0, 1e-300
     for i in range(n):
         for j in range(n):

@@ -1,8 +1,8 @@
-"""How measured bins scatter about the model: the one place that knows their distribution.
+"""How measured bins scatter about the model: the choice of `[likelihood] kind`, scores and replicas.
 
 `gamma`: averaged periodograms are Gamma with N effective averages, y ~ Gamma(N, mu/N); a relative model error e widens
 them to 1/N_e = 1/N + e^2. `thomas2021`: Gaussian with sd = 0.08 y + 0.1 SN, y the measured bin (Methods E; that the two
-parts add up linearly is our reading).
+parts add up linearly is our reading). Their compiled densities are `numerics.loops.likelihood`.
 """
 
 from __future__ import annotations
@@ -50,12 +50,14 @@ class Likelihood:
         return self.kind != "thomas2021"
 
     def tables(self, y: Array, averages: Array) -> tuple[Array, Array]:
-        """What the compiled density (`loops.likelihood`) takes for bins y (SN): N or sd, and the constants of ln L."""
+        """What the compiled density (`loops.density`) takes for bins y (SN): N or sd, and the constants of ln L."""
         from scipy import special
 
+        if not self.gamma:
+            return self.sd(y), np.zeros(y.shape)
         N = averages
         constant = N * np.log(N) - special.gammaln(N) + (N - 1) * np.log(y)
-        return (N if self.gamma else self.sd(y)), constant
+        return N, constant
 
     def sd(self, y: Array) -> Array:
         """Standard deviation of a Gaussian bin."""
