@@ -58,17 +58,21 @@ def prior_checks(fit: SpectrumFit) -> list[Check]:
     ]
 
 
+FLOOR_BINS, FLOOR_SD = 5, 6.0
+"""Bins in a band's width, and the scatter in sd beyond which the floor is not white: wide bins, since what bends is slow."""
+
+
 def floor_warnings(found: Taken, fit: SpectrumFit) -> list[str]:
     """Whether the floor beside the band, which the model takes as white, really is."""
     record, band = found.record, found.band_hz
     span = band[1] - band[0]
-    wide = found.coarser(max(span / 20, 10 / record.duration_s))
+    wide = found.coarser(max(span / FLOOR_BINS, 10 / record.duration_s))
     top = min(band[1] + 4 * span, 0.48 * record.sample_rate_hz)
     f = wide.frequency_hz
     outside = ((f > max(band[0] - 4 * span, 2 * wide.resolution_hz)) & (f < band[0])) | ((f > band[1]) & (f < top))
     model = discretise(fit.experiment.system, *record.digitiser).spectrum(f[outside]) * fit.scale
     ratio = wide.density[outside] / model
-    if not ratio.size or np.max(np.abs(ratio / np.median(ratio) - 1)) < 6 / np.sqrt(wide.averages):
+    if not ratio.size or np.max(np.abs(ratio / np.median(ratio) - 1)) < FLOOR_SD / np.sqrt(wide.averages):
         return []
     return [
         f"the floor is not white: beside the band it varies from {np.min(ratio):.2g} to {np.max(ratio):.2g} of the fitted "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,11 +23,13 @@ def corner(found: Posterior, names: Sequence[str] = (), bins: int = 30) -> Any:
     columns = np.column_stack([values[n] for n in chosen])
     k = len(chosen)
     fig, _ = canvas(1.45 * k + 1.2, 1.45 * k + 0.6, k, k, squeeze=False)
-    drawing.corner(
-        columns[np.all(np.isfinite(columns), axis=1)], bins, fig=fig, labels=[_short(n) for n in chosen], levels=(0.5, 0.9),
-        color=COLOURS[0], plot_datapoints=False, plot_density=False, fill_contours=True, max_n_ticks=3, smooth=1.0,
-        label_kwargs={"fontsize": 7},
-    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it would arrange the panels itself; the layout engine does it better
+        drawing.corner(
+            columns[np.all(np.isfinite(columns), axis=1)], bins, fig=fig, labels=[_short(n) for n in chosen], levels=(0.5, 0.9),
+            color=COLOURS[0], plot_datapoints=False, plot_density=False, fill_contours=True, max_n_ticks=3, smooth=1.0,
+            label_kwargs={"fontsize": 7},
+        )  # fmt: skip
     for ax in fig.axes:
         ax.tick_params(labelsize=6)
     fig.suptitle(f"{found.campaign.name}: posterior, 50 and 90 % contours", fontsize=9)

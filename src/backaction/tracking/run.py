@@ -40,6 +40,10 @@ _SAFE_S = 0.5
 """A file's state is saved at most so often: what a kill can cost."""
 
 
+DOING = {"filtered": "filtering", "smoothed": "smoothing", "retrodicted": "retrodicting"}
+"""What is said while it runs."""
+
+
 class TrackOptions(TypedDict, total=False):
     """What `track` can be told by keyword beyond frame and decimation.
 
@@ -166,7 +170,7 @@ def tracked(
     job = _Job(experiment, tuple(records), densities, frame, every, **options)
     given = dict(facts or {})
     with TrackFile.open(output, job.shapes, "" if output is None else job.fingerprint(given)) as file:
-        run = _Run(file, job.made, records, job.monitor, job.keeps, listener(progress, "part"))
+        run = _Run(file, job.made, records, job.monitor, job.keeps, listener(progress, "part"), job.estimate)
         counts = _all_shots(run, job)
         first, rows = job.first, len(job.made.plan.read)
         exact_rows, exact_covariance = file.exact(rows)
@@ -330,11 +334,13 @@ class _Run:
         monitor: Callable[[int, Array], None] | None,
         keep: bool,
         progress: Progress,
+        estimate: Estimate,
     ) -> None:
         self.file, self.made, self.records, self.monitor = file, made, records, monitor
         self.keep, self.scale, self.progress = keep, np.sqrt(made.currents.interval_s / VACUUM), progress
         self.size, self.shots = length(records, made.currents), records[0].shots
         self.done, self.saved_at = 0, time.monotonic()
+        self.doing = DOING[estimate]
 
     def restore(self, saved: Mapping[str, Any]) -> None:
         """Go on where a killed run was."""
@@ -376,7 +382,7 @@ class _Run:
         self.innovations(piece.innovation, piece.start, shot)
         self.file.append(piece.exact + shot * (self.size // self.made.plan.every), piece.covariance)
         self.done += piece.stop - piece.start
-        self.progress("tracking", self.done / (self.size * self.shots))
+        self.progress(self.doing, self.done / (self.size * self.shots))
 
     def seen(self, shot: int, counts: dict[str, Any]) -> Callable[[Array, int, State], None]:
         """Takes the innovations of a smoother's forward pass, and its likelihood at the end."""
