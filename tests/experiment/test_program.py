@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
@@ -28,7 +28,7 @@ def point(experiment, values, k):
     return experiment.with_values({f: float(v[k]) for f, v in values.items()})
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.filter_too_much])  # of other sizes
 @given(networks(), st.integers(0, 1 << 30), st.sampled_from(["conditional", "unconditional"]))
 def test_random_networks_equal_point_by_point(experiment, seed, state):
     """Occupation and purity of whatever modes there are, any number of currents; the same points have no answer."""

@@ -26,9 +26,9 @@ def corner(found: Posterior, names: Sequence[str] = (), bins: int = 30) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it would arrange the panels itself; the layout engine does it better
         drawing.corner(
-            columns[np.all(np.isfinite(columns), axis=1)], bins, fig=fig, labels=[_short(n) for n in chosen], levels=(0.5, 0.9),
-            color=COLOURS[0], plot_datapoints=False, plot_density=False, fill_contours=True, max_n_ticks=3, smooth=1.0,
-            label_kwargs={"fontsize": 7},
+            columns[np.all(np.isfinite(columns), axis=1)], bins, fig=fig, labels=[_short(n) for n in chosen],
+            levels=(0.5, 0.9), color=COLOURS[0], plot_datapoints=False, plot_density=False, fill_contours=True,
+            max_n_ticks=3, smooth=1.0, label_kwargs={"fontsize": 7},
         )  # fmt: skip
     for ax in fig.axes:
         ax.tick_params(labelsize=6)

@@ -271,10 +271,12 @@ def eliminated_doubling(a, q, g, V):
             break
     # the residual of a V + V a^T + q - V g V, of the solution that stabilises a - V g
     multiply(H, g, X)
+    left = 0.0
     for i in range(n):
         for j in range(n):
-            F[i, j] = a[i, j] - X[i, j]
-    if not stable(F):
+            left = max(left, abs(F[i, j]))  # F = (1 + G H) times a high power of the closed loop's Cayley transform
+            W[i, j] = a[i, j] - X[i, j]
+    if not (left < 1e-4 or stable(W)):
         return np.inf
     multiply(a, H, T)
     multiply(X, H, W)
