@@ -224,7 +224,7 @@ def _experiment(table: Mapping[str, Any], path: Path) -> Experiment:
     try:
         experiment = Experiment.load(beside if beside.is_file() else source)
     except InputError as error:
-        near = nearest(source, [p.name for p in path.parent.glob("*.toml")])
+        near = nearest(source, sorted(p.name for p in path.parent.glob("*.toml")))
         raise type(error)(f"{where}: experiment: {error}{near if 'no such file' in str(error) else ''}") from None
     experiment = experiment.overridden(_table(table, "set", where), f"{where}: [set]")
     if "band_hz" in table:
