@@ -193,3 +193,16 @@ def test_command_refuses(capsys, arguments, word):
     assert code == 2
     assert word in err
     assert out == ""
+
+
+def test_axes_and_results_may_be_named_one_by_one(capsys):
+    """A repeated option adds; it used to replace what was said before."""
+    apart = ("--over", "spin.readout_rate_hz=15e3:25e3:3", "--over", "phase.angle_deg=170:190:2")
+    many = ("--of", "conditional.epr.variance", "--of", "unconditional.duan")
+    one = call(capsys, "sweep", "thomas2021", *apart, *many, "--json")
+    together = f"{apart[1]},{apart[3]}", f"{many[1]},{many[3]}"
+    other = call(capsys, "sweep", "thomas2021", "--over", together[0], "--of", together[1], "--json")
+    assert one[0] == other[0] == 0
+    one, other = json.loads(one[1]), json.loads(other[1])
+    assert list(one["over"]) == ["spin.readout_rate_hz", "phase.angle_deg"]
+    assert one == other

@@ -23,7 +23,9 @@ Tie = Annotated[
         "--tie", metavar="FIELD=EXPRESSION", help="A field that follows others, such as a.x=2*b.y; repeatable."
     ),
 ]
-Over = Annotated[str, typer.Option("--over", metavar="FIELD[=LO:HI],...", help="What to vary, with its range.")]
+Over = Annotated[
+    list[str], typer.Option("--over", metavar="FIELD[=LO:HI],...", help="What to vary, with its range; repeatable.")
+]
 
 # options of `sense`
 SignalInput = Annotated[
@@ -103,7 +105,7 @@ def optimize(
     chosen = load(experiment, set_)
     with Progress("optimize") as progress:
         found = search(
-            chosen, goal, parse_over(over, chosen), maximize=greatest, ties=_ties(tie), constraints=require or [],
+            chosen, goal, parse_over(",".join(over), chosen), maximize=greatest, ties=_ties(tie), constraints=require or [],
             starts=starts, seed=seed, progress=progress,
         )  # fmt: skip
     if output is not None and found.status == "optimum":
@@ -134,8 +136,10 @@ def _optimum_text(found: Optimum, greatest: bool) -> str:
 
 def sweep(
     experiment: ExperimentName,
-    over: Annotated[str, typer.Option("--over", metavar="FIELD=LO:HI:N[:log],...", help="Axes of the grid.")],
-    of: Annotated[str, typer.Option("--of", metavar="RESULT,...", help="Results at every point.")],
+    over: Annotated[
+        list[str], typer.Option("--over", metavar="FIELD=LO:HI:N[:log],...", help="Axes of the grid; repeatable.")
+    ],
+    of: Annotated[list[str], typer.Option("--of", metavar="RESULT,...", help="Results at every point; repeatable.")],
     output: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE.nc", help="NetCDF file.")] = None,
     optimized: Annotated[
         str | None, typer.Option("--optimize", metavar="FIELD[=LO:HI],...", help="Optimise these at every point.")
@@ -161,15 +165,15 @@ def sweep(
         raise InputError(f"-o {output}: unknown ending '{output.suffix}'; name it *.nc")
     if goal is not None and not optimized:
         raise InputError("--minimize and --maximize need --optimize: what is to be optimised at every point")
-    pairs = [_axis(item, chosen) for item in over.split(",")]
+    pairs = [_axis(item, chosen) for item in ",".join(over).split(",")]
     axes = dict(pairs)
     if len(axes) < len(pairs):
-        raise InputError(f"--over {over}: a field is named twice")
+        raise InputError(f"--over {','.join(over)}: a field is named twice")
     with Progress("sweep") as progress:
         data = compute(
-            chosen, axes, [r.strip() for r in of.split(",")], optimize=parse_over(optimized, chosen) if optimized else (),
-            objective=goal, maximize=greatest, ties=_ties(tie), output=output, scheduler=scheduler, workers=workers,
-            progress=progress,
+            chosen, axes, [r.strip() for r in ",".join(of).split(",")],
+            optimize=parse_over(optimized, chosen) if optimized else (), objective=goal,
+            maximize=greatest, ties=_ties(tie), output=output, scheduler=scheduler, workers=workers, progress=progress,
         )  # fmt: skip
     if output is not None:
         say(f"wrote {output}")
