@@ -71,6 +71,15 @@ def test_closed_form_minimum_equals_bfgs(V):
         assert -180 < best.angle_deg <= 180
 
 
+@pytest.mark.parametrize("weight", [1e160, np.inf])
+def test_a_weight_beyond_every_square_is_the_second_mode_alone(weight):
+    """V(a) = (s1 + a^2 s2 - 2 a R)/(1 + a^2) tends to s2; a^2 itself overflows."""
+    V = np.diag([1.0, 1.0, 0.5, 0.5])
+    V[0, 2] = V[2, 0] = 0.2
+    assert entanglement.epr_variance(V, weight, 30.0) == 1.0
+    assert_allclose(entanglement.epr_variance(V, 3.0, 0.0), (2 + 9 * 1 - 2 * 3 * 0.2) / 10, rtol=1e-15)
+
+
 @given(physical())
 def test_log_negativity_against_thewalrus(V):
     """Another package: thewalrus, hbar = 1, order xxpp."""

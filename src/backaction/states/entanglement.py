@@ -48,11 +48,17 @@ def _sums(V: Array) -> tuple[Any, Any, Any, Any]:
 
 
 def epr_variance(state: GaussianState | Array, weight: Any, angle_deg: Any) -> Any:
-    """V(a, b) = [V11 + V22 + a^2 (V33 + V44) - 2 a R cos(b - b0)]/(1 + a^2) (Thomas 2021, D1-D6)."""
+    """V(a, b) = [V11 + V22 + a^2 (V33 + V44) - 2 a R cos(b - b0)]/(1 + a^2) (Thomas 2021, D1-D6).
+
+    An infinite weight is the second mode alone.
+    """
     s1, s2, rc, rs = _sums(pair(state))
     a = np.asarray(weight) * 1.0
+    large = np.abs(np.real(a)) > 1
+    t = np.where(large, 1 / np.where(large, a, 1.0), a)  # a or its inverse: neither overflows
     c, s = cos_sin_deg(angle_deg)
-    return (s1 + a * a * s2 - 2 * a * (rc * c + rs * s)) / (1 + a * a)
+    first, second = np.where(large, t * t, 1.0), np.where(large, 1.0, t * t)
+    return (first * s1 + second * s2 - 2 * t * (rc * c + rs * s)) / (1 + t * t)
 
 
 def epr(state: GaussianState | Array) -> Epr:
