@@ -12,7 +12,6 @@ from backaction.errors import InputError
 if TYPE_CHECKING:
     from backaction.experiment.experiment import Experiment
     from backaction.numerics.matrices import Array
-    from backaction.records.record import Record
 
 
 ExperimentName = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="A TOML file or a shipped name.")]
@@ -36,13 +35,6 @@ def load(name: str, overrides: list[str] | None) -> Experiment:
 
     experiment = Experiment.load(name)
     return experiment.overridden(read_overrides(overrides)) if overrides else experiment
-
-
-def read(path: str, **given: Any) -> Record:
-    """A record file."""
-    from backaction.records.formats import read_record
-
-    return read_record(path, **given)
 
 
 def frequencies(text: str) -> Array:

@@ -19,7 +19,6 @@ from backaction.cli.common import (
     distinct,
     load,
     put,
-    read,
     say,
 )
 from backaction.errors import CheckError, InputError, ModelError
@@ -120,6 +119,7 @@ def analyze(
     """From a photocurrent to a conditional state, an entanglement verdict and a report."""
     from backaction.analysis.analysis import analyze as run
     from backaction.files import to_json
+    from backaction.records.formats import read_record
     from backaction.report.analysis import write_report
 
     if resolution_hz is not None and not resolution_hz > 0:
@@ -127,8 +127,8 @@ def analyze(
     distinct([record, shot, dark], [])
     chosen = load(experiment, set_)
     given = {"sample_rate_hz": rate, "sampling": sampling, "unit": unit, "scale": scale}
-    data = read(record, **given)
-    shot_record, dark_record = (None if p is None else read(p, **given) for p in (shot, dark))
+    data = read_record(record, **given)
+    shot_record, dark_record = (None if p is None else read_record(p, **given) for p in (shot, dark))
     if output.is_file():
         raise InputError(f"-o {output}: is a file; name a folder")
     with Progress("analyze") as progress:

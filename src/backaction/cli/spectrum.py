@@ -33,7 +33,7 @@ def axis(experiment: Experiment) -> Array:
     return np.linspace(0.9 * float(np.min(slow)), 1.1 * float(np.max(slow)), 501)
 
 
-def document(experiment: Experiment, mine: Budget, diff: str | None, other: Budget | None) -> dict[str, Any]:
+def spectrum_document(experiment: Experiment, mine: Budget, diff: str | None, other: Budget | None) -> dict[str, Any]:
     """Schema `backaction/spectrum/1`."""
     out: dict[str, Any] = {
         "schema": "backaction/spectrum/1",
@@ -49,7 +49,7 @@ def document(experiment: Experiment, mine: Budget, diff: str | None, other: Budg
     return out
 
 
-def text(mine: Budget, other: Budget | None, diff: str | None) -> str:
+def spectrum_text(mine: Budget, other: Budget | None, diff: str | None) -> str:
     """Total and sources at the peak and averaged over the axis; a comparison where there is another."""
     peak = int(np.argmax(mine.total))
     f = mine.frequency_hz

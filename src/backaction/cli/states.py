@@ -185,7 +185,7 @@ def spectrum(
     """Spectrum of the detected current by source, in shot-noise units; with --band its areas, exactly."""
     import numpy as np
 
-    from backaction.cli.spectrum import areas, axis, document, text
+    from backaction.cli.spectrum import areas, axis, spectrum_document, spectrum_text
     from backaction.files import to_json
     from backaction.systems.band import power
 
@@ -199,7 +199,7 @@ def spectrum(
     against = _compared(chosen, diff, diff_set)
     diff = ", ".join([*([diff] if diff else []), *(diff_set or [])]) or None
     other = _budget(against, grid, current, port, band) if against else None
-    facts = document(chosen, mine, diff, other)
+    facts = spectrum_document(chosen, mine, diff, other)
     bands = None
     if band is not None:
         edges = interval(band, "--band")
@@ -214,7 +214,7 @@ def spectrum(
     elif bands is not None:
         put(areas(bands, diff))
     elif save is None:
-        put(text(mine, other, diff))
+        put(spectrum_text(mine, other, diff))
 
 
 def _budget(e: Experiment, grid: Array, current: str | None, port: str | None, band: str | None) -> Budget:
