@@ -10,25 +10,30 @@ from typing import Any
 import numpy as np
 
 from backaction import inference, tracking
-from backaction.analysis.verdict import fit_check, floor_warnings, prior_checks, quantum_states, verdict_of
+from backaction.analysis.floor import floor_check
+from backaction.analysis.quantum import quantum_states
+from backaction.analysis.steadiness import regular_innovations, steady_parameters
+from backaction.analysis.verdict import fit_check, floor_warnings, prior_checks, verdict_of
 from backaction.errors import InputError, ModelError
 from backaction.experiment.experiment import Experiment
 from backaction.files import provenance, to_json
 from backaction.inference.calibration_file import Correlated, read_calibrations
 from backaction.inference.fit import SpectrumFit
 from backaction.inference.posterior import Posterior
+from backaction.inference.target import SCALE
 from backaction.numerics.matrices import Array
 from backaction.records import statistics
 from backaction.records.record import Record
 from backaction.records.shot_level import ShotNoise
 from backaction.records.spectrum import Spectrum
-from backaction.records.statistics import Check, ResidualLine
+from backaction.records.statistics import LOOKED, Check, ResidualLine
 from backaction.records.taken import USABLE, Taken, band_of, taken
 from backaction.states import entanglement
 from backaction.systems import steady
 from backaction.systems.poles import mode_frequencies
+from backaction.systems.sampled import discretise
 from backaction.tracking import agreement
-from backaction.tracking.innovations import innovation_checks, innovation_spectrum, settled
+from backaction.tracking.innovations import Fitted, innovation_checks, innovation_spectrum, settled
 from backaction.tracking.inputs import mean_level
 from backaction.tracking.tracks import Track
 from backaction.workers import Progress, quiet
@@ -152,7 +157,7 @@ def analyze(
         raise ModelError("; ".join([str(error), *warnings])) from None
     warnings += _fit_warnings(fit)
     noise = found.noise
-    in_unit = noise if noise.floor_known else replace(noise, density=fit.scale * noise.density)
+    in_unit = replace(noise, density=fit.scale * noise.density)
     facts = {"experiment": to_json(fit.experiment.resolved().to_dict(), None), "record": record.name}
     followed = tracking.track(fit.experiment, record, in_unit, "rotating", progress=say, facts=facts)
     say("testing the innovations", None)
@@ -162,10 +167,11 @@ def analyze(
     if noise.floor_known:
         method = "importance" if quick else "nuts"
         posterior = inference.infer(fit.prepared.fine.campaign, method, progress=progress, ready=fit.prepared)
-        tests += [t for t in posterior.tests if t.name in ("sampler", "data against priors")]
+        tests += [t for t in posterior.tests if t.name in ("sampler", "data against priors", "calibrations")]
         warnings += posterior.warnings
-        quantum = quantum_states(experiment, fit, posterior, noise, record, followed)
-        verdict, entangled = verdict_of(quantum, all(t.passed for t in tests), tests)
+        quantum = quantum_states(fit, posterior, record, followed)
+        tests += [floor_check(quantum)] if "measured_floor" in quantum else []
+        verdict, entangled = verdict_of(quantum, tests)
     return Analysis(
         experiment, record, found.band_hz, noise, found.spectrum, fit, posterior, followed, tuple(tests), tuple(lines),
         innovations, quantum, _in_band(found, fit.experiment, followed), tuple(dict.fromkeys(warnings)), verdict, entangled,
@@ -213,11 +219,19 @@ def _tests(
     Without a shot record the floor is fitted within the band: beyond it the model claims nothing, and a misfit is a warning.
     """
     record, band = found.record, found.band_hz
-    tests = [fit_check(fit), *prior_checks(fit), *innovation_checks(followed, noise, band)]
+    tests = [
+        fit_check(fit),
+        *innovation_checks(followed, noise, band, fitted(fit, record)),
+        regular_innovations(followed),
+    ]
+    steadiness = steady_parameters(record, fit)
+    tests += [] if steadiness is None else [steadiness]
     if not noise.floor_known:
-        beyond = [t for t in tests if t.name in ("innovation variance", "innovation whiteness")]
+        beyond = [
+            t for t in tests if t.name in ("innovation variance", "innovation whiteness", "innovation distribution")
+        ]
         warnings += [f"beyond the band: {t.sentence}" for t in beyond if not t.passed]
-        tests = [t for t in tests if t not in beyond]
+        tests = [*(t for t in tests if t not in beyond), *prior_checks(fit)]
         warnings += floor_warnings(found, fit)
     elif record.duration_s > MEMORIES * followed.memory_s:
         agreed = agreement.agreement(fit.experiment, record, noise)
@@ -229,8 +243,25 @@ def _tests(
     sentence = (
         f"noise that the model does not have at {named}" if lines else "no residual line stands out within the band"
     )
-    tests.append(Check("residual lines", not lines, float(len(lines)), None, sentence))
+    tests.append(Check("residual lines", not lines, float(len(lines)), None, sentence, LOOKED))
     return tests, lines, innovations
+
+
+def fitted(fit: SpectrumFit, record: Record) -> Fitted:
+    """How sure the fit is, for tests of what it predicts: slopes of ln S by the coordinates u, by central differences."""
+    target, mode = fit.prepared.target, fit.prepared.mode
+    h = 1e-3
+    steps = h * np.eye(target.size)
+    u = np.concatenate([mode.u + steps, mode.u - steps])
+    models = discretise(target.experiment(0, u).system, *record.digitiser)
+    ln_scale = np.log(target.values(u)[:, target.names.index(SCALE)])
+
+    def slopes(frequency_hz: Array) -> Array:
+        ln = np.log(models.spectrum(frequency_hz)) + ln_scale[:, None]
+        return np.asarray((ln[: target.size] - ln[target.size :]).T / (2 * h))
+
+    f = fit.spectrum.frequency_hz
+    return Fitted(slopes, mode.root @ mode.root.T, (float(f[0]), float(f[-1])))
 
 
 def _lines(measured: Spectrum, fit: SpectrumFit, innovations: Spectrum) -> list[ResidualLine]:

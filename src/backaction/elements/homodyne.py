@@ -21,6 +21,7 @@ class Homodyne(Element):
 
     `reference = "phase"` counts theta from P, as written; `"amplitude"` counts it from X: X cos theta + P sin theta.
     Vacuum has density 1/2, which is 1 shot-noise unit; `electronic_noise_sn` is added after the efficiency.
+    `excess_noise_sn` is further white noise there whose origin is not known: what an analysis allows for.
     In a `sidebands` frame there are two currents, `name.cos` and `name.sin`.
     """
 
@@ -31,6 +32,7 @@ class Homodyne(Element):
     angle_deg: Any = quantity("deg", 0.0)
     reference: str = choice("phase", "phase", "amplitude")
     electronic_noise_sn: Any = quantity("SN", 0.0, minimum=0.0)
+    excess_noise_sn: Any = quantity("SN", 0.0, minimum=0.0)
 
     def in_rotating_wave(self) -> tuple[tuple[Element, ...], Any]:
         """Itself: it acts on every sideband alike."""
@@ -45,7 +47,7 @@ class Homodyne(Element):
         turned = row @ stack([[cc, cs], [-cs, cc]])
         eta = np.asarray(self.efficiency) * 1.0
         passed, lost = np.sqrt(eta)[..., None, None] * turned, np.sqrt(1.0 - eta)[..., None, None] * turned
-        noise = np.asarray(self.electronic_noise_sn) / 2
+        noise = (np.asarray(self.electronic_noise_sn) + np.asarray(self.excess_noise_sn)) / 2
         parts = [block_diagonal([passed] * pairs), block_diagonal([lost] * pairs), np.eye(pairs)]
         shape = np.broadcast_shapes(*(b.shape[:-2] for b in parts))
         D = np.concatenate([np.broadcast_to(b, shape + b.shape[-2:]) for b in parts], axis=-1)

@@ -14,6 +14,7 @@ import numpy as np
 from backaction.elements.base import Element
 from backaction.errors import InputError, ModelError, nearest
 from backaction.experiment import network, toml
+from backaction.experiment.assumptions import Assumptions
 from backaction.experiment.prior import Prior
 from backaction.experiment.toml import shipped_experiments
 from backaction.systems.linear import LinearSystem
@@ -40,6 +41,8 @@ class Experiment:
         Frequencies that the analysis of a record looks at (lowest, highest).
     stabilised
         "externally": a servo that is not in the model holds what would be unstable by itself. Spectra only.
+    assumed
+        What an analysis assumes beside the model (`[analysis]` in the file).
     """
 
     elements: tuple[Element, ...]
@@ -50,6 +53,7 @@ class Experiment:
     name: str = "experiment"
     description: str = ""
     stabilised: str = ""
+    assumed: Assumptions = Assumptions()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "elements", tuple(self.elements))
@@ -265,8 +269,9 @@ class Experiment:
                 k: {f.name: getattr(p, f.name) for f in fields(p) if getattr(p, f.name) is not None}
                 for k, p in self.priors.items()
             }
-        if self.band_hz:
-            out["analysis"] = {"band_hz": list(self.band_hz)}
+        analysis = ({"band_hz": list(self.band_hz)} if self.band_hz else {}) | self.assumed.to_table()
+        if analysis:
+            out["analysis"] = analysis
         return out
 
     def to_toml(self) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from backaction.elements.base import Element
 from backaction.elements.kinds import ELEMENTS
 from backaction.errors import InputError, nearest
+from backaction.experiment.assumptions import Assumptions
 from backaction.experiment.prior import Prior
 from backaction.units import number
 
@@ -47,6 +48,7 @@ def read(text: str, where: str) -> dict[str, Any]:
     named = isinstance(modes, list) and all(isinstance(m, str) for m in modes)
     if not named or ("modes" in state and not modes):
         raise InputError(f"{where}: [state] modes = {modes!r}: expected a list of mode names")
+    analysis = _section(table, "analysis", ("band_hz", *Assumptions.keys()), where)
     held = str(table.get("stabilised", ""))
     if held not in ("", "externally"):
         raise InputError(f"{where}: stabilised = {held!r}: must be 'externally', or left out")
@@ -55,7 +57,8 @@ def read(text: str, where: str) -> dict[str, Any]:
         "modes": tuple(modes),
         "connections": connections,
         "priors": dict(_section(table, "prior", None, where)),
-        "band_hz": _band(_section(table, "analysis", ("band_hz",), where).get("band_hz"), where),
+        "band_hz": _band(analysis.get("band_hz"), where),
+        "assumed": Assumptions.from_table(analysis, where),
         "name": str(table.get("name", Path(where).stem)),
         "description": str(table.get("description", "")).strip(),
         "stabilised": held,

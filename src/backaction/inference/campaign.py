@@ -35,6 +35,7 @@ from typing import Any
 import numpy as np
 
 from backaction.errors import InputError, nearest
+from backaction.experiment.assumptions import excess_priors
 from backaction.experiment.experiment import Experiment
 from backaction.experiment.prior import Prior
 from backaction.experiment.ties import Expression, expression, follow_ties
@@ -124,7 +125,8 @@ class Campaign:
     ) -> Campaign:
         """One spectrum with the experiment's own priors; `correlated` as `read_calibrations` gives them."""
         record = Measured(experiment.name, experiment, measured, calibration, digitiser, calibrated_by="own")
-        return cls(experiment.name, (record,), experiment.priors, correlated=correlated)
+        excess = excess_priors(experiment) if calibration.floor_known else {}
+        return cls(experiment.name, (record,), {**experiment.priors, **excess}, correlated=correlated)
 
     def __post_init__(self) -> None:
         if not self.records:
@@ -246,6 +248,8 @@ def _priors(
         raise InputError(f"{where}: [likelihood] calibrations = {files!r}: expected a list of file names")
     found, correlated = read_calibrations([path.parent / name for name in files], experiment)
     priors |= found
+    if any("file" in item for item in table.get("record", []) if isinstance(item, Mapping)):
+        priors = {**excess_priors(experiment), **priors}
     for key, item in _table(table, "prior", where).items():
         if key == MODEL_ERROR:
             raise InputError(f"{where}: [prior] '{key}': write model_error in [likelihood]")

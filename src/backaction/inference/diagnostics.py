@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from backaction.inference.conflict import conflict
 from backaction.inference.data import Measured
 from backaction.inference.maximum import Maximum
 from backaction.inference.quantities import DerivedQuantity
@@ -14,7 +15,7 @@ from backaction.inference.samplers import Draws
 from backaction.inference.scatter import Likelihood
 from backaction.inference.target import SCALE, Target
 from backaction.numerics.matrices import Array
-from backaction.records.statistics import Check, chi_square_p, residual_lines
+from backaction.records.statistics import LEVEL, Check, chi_square_p, residual_lines
 
 RHAT, LEAST = 1.01, 400.0
 """Largest R-hat and least effective number of draws (bulk and tail) of a converged run (Vehtari et al. 2021)."""
@@ -47,13 +48,15 @@ def diagnose(
 ) -> tuple[list[Check], dict[str, Any], list[str]]:
     """All checks: tests (which must pass), facts for the record, warnings."""
     tests = [_converged(draws, target.labels()), *_predicted(fine, draws)]
-    pulls, overall = conflict(target, mode, draws)
-    tests.append(overall)
-    facts: dict[str, Any] = {"conflict": pulls}
+    found = conflict(target, mode, draws)
+    tests += found.checks()
+    facts: dict[str, Any] = {"conflict": found.pulls}
     facts["sensitivity"] = prior_sensitivity(target, draws, quantities)
     facts["identifiability"] = identifiability(target, mode)
     facts["correlation"] = strongest_correlations(target, draws, quantities)
-    warnings = [f"{n} is {v:+.1f} sd from what its prior and the data allow" for n, v in pulls.items() if abs(v) > 3]
+    warnings = [
+        f"{n} is {v:+.1f} sd from what its prior and the data allow" for n, v in found.pulls.items() if abs(v) > 3
+    ]
     return tests, facts, warnings
 
 
@@ -102,7 +105,7 @@ def _predicted(fine: Target, draws: Draws, most: int = 100) -> list[Check]:
         middle = np.mean(mu[np.all(np.isfinite(mu), axis=-1)], axis=0)
         plain = np.ndim(record.spectrum.averages) == 0 and fine.campaign.likelihood == Likelihood()
         lines = residual_lines(_in_sn(record), middle) if plain else []
-        good = min(bins, bands) >= 1e-3 and not lines
+        good = min(bins, bands) >= LEVEL and not lines
         words = "predicts" if good else "does NOT predict"
         extra = "".join(f"; a line is left at {x.frequency_hz / 1e3:.6g} kHz ({x.excess:.3g} x)" for x in lines[:3])
         out.append(
@@ -122,31 +125,6 @@ def banded(scores: Array, count: int = BANDS) -> Array:
     """Scores of neighbouring bins summed into bands, of unit variance: what a smooth misfit moves."""
     parts = np.array_split(scores, min(count, scores.size))
     return np.array([np.sum(p) / np.sqrt(p.size) for p in parts])
-
-
-def conflict(target: Target, mode: Maximum, draws: Draws) -> tuple[dict[str, float], Check]:
-    """How far the data pull each parameter from its prior, in sigma, and all of them together.
-
-    A posterior mean m with variance v (in coordinates whose prior is standard normal) has m ~ N(0, 1 - v) over data that the
-    priors allow: m/sqrt(1 - v) is standard normal. Together: m^T (1 - H^-1)^-1 m over directions that the data determine.
-    """
-    flat = draws.flat
-    z = flat @ target.mixing().T  # normal scores of the parameters themselves, also where calibrations are correlated
-    m, v = np.mean(z, axis=0), np.var(z, axis=0)
-    room = np.sqrt(np.maximum(1 - v, 0.0))
-    pulls = {n: float(x / r) if r > 0.2 else 0.0 for n, x, r in zip(target.labels(), m, room, strict=True)}
-    w, U = np.linalg.eigh(np.eye(target.size) - np.cov(flat.T).reshape(target.size, target.size))
-    kept = w > 0.05
-    scores = (U.T @ np.mean(flat, axis=0))[kept] / np.sqrt(w[kept])
-    p = chi_square_p(scores) if scores.size else 1.0
-    worst = max(pulls, key=lambda n: abs(pulls[n]))
-    good = p >= 1e-3
-    words = "compatible" if good else "NOT compatible"
-    test = Check(
-        "data against priors", good, float(np.sum(scores**2)), p,
-        f"data and priors are {words} (p = {p:.2g}; largest conflict {pulls[worst]:+.1f} sigma: {worst})",
-    )  # fmt: skip
-    return pulls, test
 
 
 def prior_sensitivity(

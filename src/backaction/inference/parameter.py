@@ -20,13 +20,17 @@ REACH = 8.0
 
 @dataclass(frozen=True)
 class Parameter:
-    """A fitted number: its name (`element.field`, `element.field[record]`, ...), prior, unit and its field's bounds."""
+    """A fitted number: its name (`element.field`, `element.field[record]`, ...), prior, unit and its field's bounds.
+
+    `robust`: a normal prior is Student-t with 4 degrees of freedom instead, of the same centre and scale.
+    """
 
     name: str
     prior: Prior
     unit: str = "1"
     lower: float = -np.inf
     upper: float = np.inf
+    robust: bool = False
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -45,7 +49,8 @@ class Parameter:
             return 6.0
         low, high = self.bounds
         a, b = (low - p.mean) / p.sd, (high - p.mean) / p.sd
-        return float(min(50.0, -0.999 * a, 0.999 * b)) if a < -REACH and b > REACH else 6.0
+        free = a < -REACH and b > REACH and not self.robust
+        return float(min(50.0, -0.999 * a, 0.999 * b)) if free else 6.0
 
     def value(self, u: Any) -> Any:
         """Theta at the standard-normal coordinate u."""
@@ -56,9 +61,13 @@ class Parameter:
         if p.mean is None or p.sd is None:
             return low + (high - low) * _normal(u)
         a, b = (low - p.mean) / p.sd, (high - p.mean) / p.sd
+        if self.robust:
+            first, last = float(_student_cdf(a)), float(_student_cdf(b))
+            inside = u if last - first == 1.0 else _quantile(first + (last - first) * _normal(u))
+            return p.mean + p.sd * _student(inside)
         if a < -REACH and b > REACH:
             return p.mean + p.sd * u
-        if a > 0:  # far in the upper tail: counted from there
+        if a >= 0:  # in the upper tail: counted from there
             first, last = _normal(-b), _normal(-a)
             return p.mean - p.sd * _quantile(first + (last - first) * _normal(-1.0 * u))
         first, last = _normal(a), _normal(b)
@@ -75,10 +84,13 @@ class Parameter:
         if p.mean is None or p.sd is None:
             return stats.norm.ppf((value - low) / (high - low))
         a, b = (low - p.mean) / p.sd, (high - p.mean) / p.sd
-        if a < -REACH and b > REACH:
-            return (value - p.mean) / p.sd
         z = (value - p.mean) / p.sd
-        if a > 0:
+        if self.robust:
+            first, last = _student_cdf(a), _student_cdf(b)
+            return stats.norm.ppf((_student_cdf(z) - first) / (last - first))
+        if a < -REACH and b > REACH:
+            return z
+        if a >= 0:
             return -stats.norm.ppf((stats.norm.sf(z) - stats.norm.sf(b)) / (stats.norm.sf(a) - stats.norm.sf(b)))
         first = stats.norm.cdf(a)
         return stats.norm.ppf((stats.norm.cdf(z) - first) / (stats.norm.cdf(b) - first))
@@ -100,8 +112,27 @@ class Parameter:
             return f"{p.median:.6g} */ {p.factor:.4g}"
         if p.mean is not None:
             cut = [f"{word} {v:g}" for word, v in ((">", p.lower), ("<", p.upper)) if v is not None]
+            cut += ["Student-t, 4 degrees of freedom"] if self.robust else []
             return f"{p.mean:.6g} +- {p.sd:.3g}" + (f" ({', '.join(cut)})" if cut else "")
         return f"{self.bounds[0]:.4g} .. {self.bounds[1]:.4g}"
+
+
+def _student(u: Any) -> Any:
+    """The Student-t variable (4 degrees of freedom) at the normal score u.
+
+    Its distribution is F(t) - 1/2 = (3/8) (s - s^3/12), s = t/sqrt(1 + t^2/4). With s = 4 sin(phi) that is sin(3 phi)/2, so
+    that phi = pi/6 - psi/3 with sin^2(psi/2) = 1 - F, and t = s/sqrt(1 - s^2/4).
+    """
+    tail, rest = _normal(-1.0 * u), _normal(u)
+    psi = 2.0 * np.arctan(np.sqrt(tail / rest))
+    x = 2.0 / 3.0 * psi
+    return 4.0 * np.sin(np.pi / 6 - psi / 3) / np.sqrt(3**0.5 * np.sin(x) - 2.0 * np.sin(x / 2) ** 2)
+
+
+def _student_cdf(t: Any) -> Any:
+    from scipy import stats
+
+    return stats.t.cdf(t, 4)
 
 
 def _exp(x: Any) -> Any:

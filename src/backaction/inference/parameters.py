@@ -45,6 +45,7 @@ class Parameters:
     def __init__(self, campaign: Campaign) -> None:
         self.campaign = campaign
         self.parameters: list[Parameter] = []
+        self._robust = all(r.experiment.assumed.robust for r in campaign.records)
         self._at: dict[str, int] = {}
         self.sources = [self._source(r) for r in campaign.records]
         error = campaign.likelihood.model_error
@@ -67,7 +68,7 @@ class Parameters:
             if experiment is not None:
                 unit, low, high = unit_bounds(experiment, field)
             self._at[name] = len(self.parameters)
-            made = Parameter(name, prior, unit, low, high)
+            made = Parameter(name, prior, unit, low, high, self._robust and experiment is not None)
             if prior.outside(low, high):
                 raise InputError(f"prior of '{name}': {made.described()} lies outside the allowed {low:g}..{high:g}")
             self.parameters.append(made)
@@ -100,7 +101,7 @@ class Parameters:
         k = record.calibration
         several = len({r.calibrated_by or r.name for r in c.records}) > 1
         name = f"{SCALE}[{record.calibrated_by or record.name}]" if several and not single else SCALE
-        prior = Prior(median=1.0, factor=float(np.exp(max(k.relative_sd, 1e-6))))
+        prior = Prior(median=1.0, factor=float(np.exp(max(k.scale_sd, 1e-6))))
         if not k.floor_known:
             level = float(np.median(record.density_sn) / np.median(record.bins().expected(e.system)))
             prior = Prior(median=level, factor=FLOOR_FACTOR)

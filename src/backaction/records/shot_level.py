@@ -37,6 +37,12 @@ class ShotNoise:
     flat_p: float | None = None
     floor_known: bool = True
     warnings: tuple[str, ...] = ()
+    reproducibility: float = 0.0
+
+    @property
+    def scale_sd(self) -> float:
+        """Relative error of the unit for this record: statistics, and how well such a level repeats."""
+        return float(np.hypot(self.relative_sd, self.reproducibility))
 
 
 def shot_noise(

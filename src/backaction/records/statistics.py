@@ -10,16 +10,25 @@ import numpy as np
 from backaction.numerics.matrices import Array
 from backaction.records.spectrum import Spectrum
 
+LEVEL = 8e-4
+"""Share of right models that each check may refuse: twelve of them share one budget of 1 %."""
+LOOKED = 2e-4
+"""The same of the search for lines, which looks at two spectra."""
+
 
 @dataclass(frozen=True)
 class Check:
-    """One check: its name, whether it passed, its statistic, p-value (or None) and a sentence for people."""
+    """One check: its name, whether it passed, its statistic, p-value (or None) and a sentence for people.
+
+    `share` is the part of right models that it may refuse.
+    """
 
     name: str
     passed: bool
     value: float
     p: float | None
     sentence: str
+    share: float = LEVEL
 
     def document(self) -> dict[str, Any]:
         """As plain data."""
@@ -41,8 +50,16 @@ class ResidualLine:
 
 
 def words(p: float, good: str, bad: str) -> str:
-    """A test fails below p = 0.001; between that and 0.05 the words say that it is close."""
-    return good if p >= 0.05 else f"marginally {good}" if p >= 1e-3 else bad
+    """A test fails below p = `LEVEL`; between that and 0.05 the words say that it is close."""
+    return good if p >= 0.05 else f"marginally {good}" if p >= LEVEL else bad
+
+
+def normal_p(z: float, looks: int = 1) -> float:
+    """Chance that the largest of `looks` independent standard normal scores is beyond +-|z| (Sidak)."""
+    from scipy import special
+
+    one = 2 * special.ndtr(-abs(z))
+    return float(-np.expm1(looks * np.log1p(-one))) if one < 1 else 1.0
 
 
 def residual_lines(spectrum: Spectrum, expected: Array, limit: int = 12) -> list[ResidualLine]:

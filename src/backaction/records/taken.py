@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -76,6 +76,8 @@ def taken(
         )
     whole = averaged_spectrum(record, width)
     noise = shot_noise(record, shot, dark, experiment.electronic_noise_sn, band, whole)
+    if noise.floor_known:
+        noise = replace(noise, reproducibility=experiment.assumed.shot_reproducibility)
     return Taken(record, band, noise, whole, (*noise.warnings, *dark_conflict(experiment, noise)))
 
 

@@ -13,7 +13,7 @@ from backaction.experiment.experiment import Experiment
 from backaction.numerics.matrices import Array
 from backaction.records.record import Record
 from backaction.records.shot_level import ShotNoise
-from backaction.records.statistics import Check, words
+from backaction.records.statistics import LEVEL, Check, words
 from backaction.states import entanglement
 from backaction.systems.sampled import discretise, steady_effect
 from backaction.tracking.run import track
@@ -127,7 +127,7 @@ def agreement_test(found: Sequence[Agreement]) -> Check:
     first = found[0]
     good = words(p, "agree", "DISAGREE: the filter or its noise model is wrong")
     return Check(
-        "prediction and retrodiction", p >= 1e-3, worst.z, p,
+        "prediction and retrodiction", p >= LEVEL, worst.z, p,
         f"prediction and retrodiction {good} (p = {p:.2g}): {first.name} of their difference {first.measured:.3f} +- "
         f"{first.sd:.3f}, V_c + V_E = {first.predicted:.3f}; an error of V_c by {100 * first.power:.0f} % would stand out; "
         "this tests filter and noise model, given the calibrated scale",

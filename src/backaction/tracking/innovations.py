@@ -6,7 +6,8 @@ independent Gamma(N) bins.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,36 @@ from backaction.numerics.matrices import Array
 from backaction.records.record import Record
 from backaction.records.shot_level import ShotNoise
 from backaction.records.spectrum import Spectrum, averaged_spectrum, efficiency
-from backaction.records.statistics import Check, chi_square_p, gamma_normal_scores, words
+from backaction.records.statistics import LEVEL, Check, chi_square_p, gamma_normal_scores, normal_p, words
 from backaction.tracking.tracks import Track
 
 _KEPT = ("in_band", "whole", "square", "count", "evenness")
+
+
+POINTS = 8
+"""Frequencies in each wide bin at which the fitted spectrum's slopes are averaged."""
+TOLERATED = 0.01
+"""A variance of the innovations within so much of the prediction is right for every practical purpose."""
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """How sure the model is whose innovations are tested, where it was fitted to the same record.
+
+    `slopes(f)` (F, P): derivatives of ln S(f), the density of the record, by the fitted coordinates; `covariance` (P, P)
+    theirs, data and priors together; `band_hz` what the fit saw.
+    """
+
+    slopes: Callable[[Array], Array]
+    covariance: Array
+    band_hz: tuple[float, float]
+
+    def over(self, frequency_hz: Array, width_hz: float) -> tuple[Array, Array]:
+        """Slopes averaged over bins (F, P), and the part of each bin that the fit saw (F,)."""
+        inner = frequency_hz[:, None] + width_hz * ((np.arange(POINTS) + 0.5) / POINTS - 0.5)
+        g = self.slopes(inner.ravel()).reshape(*inner.shape, -1).mean(axis=1)
+        low, high = self.band_hz
+        return g, np.mean((inner >= low) & (inner <= high), axis=1)
 
 
 class Monitor:
@@ -186,51 +213,83 @@ def settled(track: Track) -> Array:
 
 
 def innovation_checks(
-    innovations: Track | Monitor, calibration: ShotNoise, band_hz: tuple[float, float]
+    innovations: Track | Monitor,
+    calibration: ShotNoise,
+    band_hz: tuple[float, float],
+    fitted: Fitted | None = None,
 ) -> list[Check]:
-    """Variance against prediction, whiteness over the whole spectrum, flatness within the band, steadiness in time."""
+    """Variance against prediction, whiteness over the whole spectrum, flatness within the band, steadiness in time.
+
+    With `fitted` the errors of the fitted parameters are allowed for (docs, numerics): the steady filter whitens S(theta),
+    so that v - 1 = mean(eps) - g.dtheta with eps = I/S - 1 and g the mean slope of ln S over all frequencies,
+
+        Var v = 2/N + g^T C g - 2 (N_b/N') g^T C g_b
+
+    (g_b over the N_b frequencies of the band that were fitted, of N' = N/2 in all), and bins beyond the band move
+    together by their slopes. Without it the calibration's own error is allowed for.
+    """
     m = innovations if isinstance(innovations, Monitor) else Monitor.of(innovations, band_hz)
     if not m.complete.size:
         raise InputError("no innovations were seen: too short a record for the test, or all of it missing")
-    total = float(np.sum(m.count))
-    ratio = float(np.sum(m.square) / total / m.variance)
-    scale_sd = calibration.relative_sd if calibration.floor_known else 0.0
-    sd = float(np.hypot(np.sqrt(2 / total), scale_sd))
-    allowed = max(0.01, 4 * sd)
-    out = [
-        Check(
-            "innovation variance",
-            abs(ratio - 1) <= allowed,
-            ratio,
-            None,
-            f"innovation variance is {ratio:.4f} of the prediction (statistical and calibration error {sd:.4f}; "
-            f"allowed {allowed:.3f})",
-        )
-    ]
-    band = f"within {band_hz[0] / 1e3:.6g}..{band_hz[1] / 1e3:.6g} kHz"
     there = m.complete
     whole = m.whole[there].mean(axis=0)
+    slopes = None if fitted is None else fitted.over(m.whole_hz, float(np.ptp(m.whole_hz)) / (m.whole_hz.size - 1))
+    out = [_variance(m, calibration, fitted, slopes)]
+    scores = gamma_normal_scores(whole / np.mean(whole), averages := m.averages(0, m.raw_whole))
+    p = chi_square_p(scores, 1) if fitted is None or slopes is None else _whiteness_p(scores, averages, fitted, *slopes)
+    out.append(_flatness("innovation whiteness", whole, averages, p, "over the whole spectrum"))
     _, flat, averages = m.spectrum(200)
-    for name, density, count, where in (
-        ("innovation whiteness", whole, m.averages(0, m.raw_whole), "over the whole spectrum"),
-        ("innovation flatness in band", flat, averages, band),
-    ):
-        level = density / np.mean(density)
-        p = chi_square_p(gamma_normal_scores(level, count), 1)
-        spread, expected = float(np.std(level)), float(1 / np.sqrt(count))
-        good = words(p, "consistent with white", "NOT white: the model does not fit this record")
-        out.append(
-            Check(
-                name,
-                p >= 1e-3,
-                spread,
-                p,
-                f"innovations {where} are {good} (p = {p:.2g}; scatter of {density.size} bins {spread:.4f}, "
-                f"statistics alone {expected:.4f})",
-            )
-        )
+    p = chi_square_p(gamma_normal_scores(flat / np.mean(flat), averages), 1)
+    band = f"within {band_hz[0] / 1e3:.6g}..{band_hz[1] / 1e3:.6g} kHz"
+    out.append(_flatness("innovation flatness in band", flat, averages, p, band))
     out.append(_steady_in_time(m, band))
     return out
+
+
+def _variance(m: Monitor, calibration: ShotNoise, fitted: Fitted | None, slopes: tuple[Array, Array] | None) -> Check:
+    """Measured over predicted variance, in standard errors of both."""
+    total = float(np.sum(m.count))
+    ratio = float(np.sum(m.square) / total / m.variance)
+    if fitted is None or slopes is None:
+        sd = float(np.hypot(np.sqrt(2 / total), calibration.scale_sd if calibration.floor_known else 0.0))
+        of = "statistical and calibration error"
+    else:
+        g, inside = slopes
+        mean, in_band = np.mean(g, axis=0), np.mean(g * inside[:, None], axis=0)  # the latter: (N_b/N') g_b
+        both = float(mean @ fitted.covariance @ (mean - 2 * in_band))
+        sd = float(np.sqrt(max(2 / total + both, 0.0)))
+        of = "error of statistics and fitted parameters"
+    z = (ratio - 1) / sd if sd > 0 else 0.0
+    p = normal_p(z)
+    good = p >= LEVEL or abs(ratio - 1) <= TOLERATED
+    sentence = f"innovation variance is {ratio:.4f} of the prediction ({of} {sd:.4f}: {z:+.1f} sd)"
+    return Check("innovation variance", good, ratio, p, sentence)
+
+
+def _whiteness_p(scores: Array, averages: float, fitted: Fitted, g: Array, inside: Array) -> float:
+    """Chi-square of the scores about their mean, with what fitted parameters do to bins beyond the band.
+
+    cov_ij = delta_ij + K (1 - 1_i - 1_j) g_i^T C g_j, 1_i whether bin i was fitted; of pairs of fitted bins, which the fit
+    makes scatter less, and of mixed ones nothing is taken: the test is a little less strict there.
+    """
+    outer = np.sqrt(averages) * (1 - inside)[:, None] * g
+    size = scores.size
+    centred = np.eye(size) - 1 / size
+    C = centred @ (np.eye(size) + outer @ fitted.covariance @ outer.T) @ centred
+    w, U = np.linalg.eigh(C)
+    kept = w > 0.5  # the mean is taken out
+    return chi_square_p((U.T @ (scores - np.mean(scores)))[kept] / np.sqrt(w[kept]))
+
+
+def _flatness(name: str, density: Array, averages: float, p: float, where: str) -> Check:
+    level = density / np.mean(density)
+    spread, expected = float(np.std(level)), float(1 / np.sqrt(averages))
+    good = words(p, "consistent with white", "NOT white: the model does not fit this record")
+    return Check(
+        name, p >= LEVEL, spread, p,
+        f"innovations {where} are {good} (p = {p:.2g}; scatter of {density.size} bins {spread:.4f}, "
+        f"statistics alone {expected:.4f})",
+    )  # fmt: skip
 
 
 def _steady_in_time(m: Monitor, band: str) -> Check:
@@ -246,7 +305,7 @@ def _steady_in_time(m: Monitor, band: str) -> Check:
     value = float(np.sum(scores**2) / (scores.size - columns))
     good = words(p, "steady in time", "NOT steady in time: something drifts")
     return Check(
-        "innovations in time", p >= 1e-3, value, p,
+        "innovations in time", p >= LEVEL, value, p,
         f"innovations {band} are {good} (p = {p:.2g}; chi-square {value:.3f} per degree of freedom in "
         f"{there.size} x {columns} cells)",
     )  # fmt: skip

@@ -1,0 +1,129 @@
+"""What a calibrated record says of the state: variances of every draw, the nearest separable model, the floor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from backaction.analysis import technical_noise
+from backaction.analysis.floor import Floor, line_positions
+from backaction.experiment.describe import state_document
+from backaction.experiment.experiment import Experiment
+from backaction.experiment.results import gaussian_state
+from backaction.inference.fit import SpectrumFit
+from backaction.inference.model import Systems
+from backaction.inference.posterior import Posterior
+from backaction.inference.separable import Separable, nearest_separable
+from backaction.numerics.matrices import Array
+from backaction.records.record import Record
+from backaction.states import entanglement
+from backaction.states.gaussian import GaussianState
+from backaction.states.measures import describe_state
+from backaction.tracking.tracks import Track
+
+PRIOR_DRAWS = 400
+"""Draws of the priors whose mean covariance predicts the pair (a, angle)."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The EPR pair (weight, angle) that a verdict is about, and who chose it: never the record that it is applied to."""
+
+    weight: float
+    angle_deg: float
+    chosen_by: str
+
+
+def pair(experiment: Experiment, systems: Systems, u: Array, moved: Array) -> Pair:
+    """The declared pair, or the one that minimises the EPR variance of the mean covariance over the priors.
+
+    Where the lines lie (`moved` coordinates) is taken from the fit `u`: their frequencies, which a record tells to a small
+    part of a width and which say nothing of how strong or how noisy anything is. All else is the priors' prediction.
+    """
+    if experiment.assumed.epr is not None:
+        return Pair(*experiment.assumed.epr, "declared")
+    drawn = np.random.default_rng(0).standard_normal((PRIOR_DRAWS, u.size))
+    V = systems.conditional(np.where(moved, u, drawn))
+    good = np.all(np.isfinite(V), axis=(-2, -1))
+    mean = entanglement.epr(np.mean(V[good], axis=0) if np.any(good) else systems.conditional(u[None])[0])
+    return Pair(float(mean.weight), float(mean.angle_deg), "the priors' prediction")
+
+
+def quantum_states(fit: SpectrumFit, posterior: Posterior, record: Record, followed: Track) -> dict[str, Any]:
+    """States at the fit; for two modes the EPR variance of every draw, PPT, separable model, technical noise, floor."""
+    best = fit.experiment
+    document = state_document(best)
+    sampled = GaussianState(followed.covariance, followed.modes)
+    out: dict[str, Any] = {
+        "quoted": f"the filter of this record ({record.sampling} samples at {record.sample_rate_hz:g} Hz)",
+        "unconditional": document["unconditional"],
+        "conditional_continuous": document["conditional"],
+        "conditional_sampled": describe_state(sampled),
+    }
+    if len(followed.modes) != 2:
+        return out
+    target = posterior.target
+    systems = target.systems(0)
+    V = systems.conditional(posterior.draws.flat)
+    V = V[np.all(np.isfinite(V), axis=(-2, -1))]
+    chosen = pair(best, systems, posterior.ready.mode.u, line_positions(target.names))
+    own = entanglement.epr(np.mean(V, axis=0))
+    continuous = gaussian_state(best)
+    for key, p in (
+        ("epr_variance", chosen),
+        ("epr_posterior", Pair(float(own.weight), float(own.angle_deg), "this record")),
+    ):
+        # the sampled filter's variance moves with the parameters as the continuous one does
+        ab = p.weight, p.angle_deg
+        at = [float(entanglement.epr_variance(x, *ab)) for x in (sampled.covariance, continuous.covariance)]
+        out[key] = _spread(entanglement.epr_variance(V, *ab) * at[0] / at[1]) | {
+            "best_fit": at[0],
+            "continuous_limit": at[1],
+            "weight": p.weight,
+            "angle_deg": p.angle_deg,
+            "chosen_by": p.chosen_by,
+            "method": posterior.draws.method,
+        }
+    lowest = [float(entanglement.ppt_min(x)) for x in (sampled, continuous)]
+    nu = entanglement.ppt_min(V) * lowest[0] / lowest[1]
+    out["ppt"] = {
+        "value": float(np.mean(nu)),
+        "sd": float(np.std(nu)),
+        "best_fit": lowest[0],
+        "probability_below_half": float(np.mean(nu < 0.5)),
+    }
+    out["separable"] = _separable(posterior, systems, lowest[0] / lowest[1]).document()
+    out["technical_cost"] = [
+        {"source": c.source, "epr_variance": c.variance, "without": c.without}
+        for c in technical_noise.costs(best, record.digitiser)
+    ]
+    out["measured_floor"] = Floor(fit, record, chosen.weight, chosen.angle_deg).document()
+    return out
+
+
+def _spread(values: Array) -> dict[str, float]:
+    """Mean, sd and quantiles of the EPR variance; P(V >= 1) is the larger of the draws' share and of a normal tail."""
+    from scipy import special
+
+    mean, sd = float(np.mean(values)), float(np.std(values))
+    low, middle, high = np.quantile(values, [0.05, 0.5, 0.95]).tolist()
+    above = max(float(np.mean(values >= 1)), float(special.ndtr((mean - 1) / sd)) if sd > 0 else float(mean >= 1))
+    return {
+        "value": mean, "mean": mean, "sd": sd, "q05": low, "q50": middle, "q95": high,
+        "probability_below_1": 1 - above, "probability_above_1": above, "draws": int(values.size),
+    }  # fmt: skip
+
+
+def _separable(posterior: Posterior, systems: Systems, shift: float) -> Separable:
+    """The nearest model whose state, as this record's filter has it, is separable."""
+
+    def margin(u: Array) -> Array:
+        V = systems.conditional(u)
+        out = np.full(len(V), np.nan)
+        good = np.all(np.isfinite(V), axis=(-2, -1))
+        out[good] = entanglement.ppt_min(V[good]) * shift - 0.5
+        return out
+
+    return nearest_separable(posterior.target, posterior.ready.mode, margin, "PPT")

@@ -1,0 +1,88 @@
+"""Whether data and priors contradict each other: every calibration, every measured direction, and all together.
+
+In coordinates u whose prior is standard normal a posterior mean m with covariance C has, over data that the priors allow,
+m ~ N(0, 1 - C). So z_i = m_i/sqrt(1 - C_ii) is standard normal for every calibration, (posterior - prior mean) over
+sqrt(prior^2 - posterior^2 variance); z_k = (U^T m)_k/sqrt(w_k) for every eigenvector of 1 - C, whose w_k say how much of the
+prior's variance the data took away; and the sum of the latter's squares is chi-square. The largest of many is judged by the
+chance of so many looks (Sidak): one calibration at 5.8 sd of 16 has p = 1e-7 there, and 0.07 in the sum.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from backaction.inference.maximum import Maximum
+from backaction.inference.samplers import Draws
+from backaction.inference.target import Target
+from backaction.numerics.matrices import Array
+from backaction.records.statistics import LEVEL, Check, chi_square_p, normal_p
+
+TOLD = 0.05
+"""Share of the prior's variance that data must take away for a direction to be looked at."""
+
+
+@dataclass(frozen=True, eq=False)
+class Conflict:
+    """Scores z of calibrations by name and of measured directions (D,) with their unit vectors (D, P) in u."""
+
+    pulls: dict[str, float]
+    scores: Array
+    directions: Array
+
+    @property
+    def looks(self) -> int:
+        """How many scores were looked at."""
+        return int(np.sum([z != 0.0 for z in self.pulls.values()])) + self.scores.size
+
+    @property
+    def largest(self) -> tuple[float, str]:
+        """The largest score and what it is of."""
+        name = max(self.pulls, key=lambda n: abs(self.pulls[n]))
+        k = int(np.argmax(np.abs(self.scores))) if self.scores.size else -1
+        if k < 0 or abs(self.pulls[name]) >= abs(self.scores[k]):
+            return self.pulls[name], name
+        v = self.directions[k]
+        labels = list(self.pulls)
+        parts = [labels[i] for i in np.argsort(-np.abs(v)) if abs(v[i]) > 0.3][:3]
+        return float(self.scores[k]), " and ".join(parts) or "a combination of many"
+
+    @property
+    def family_p(self) -> float:
+        """Chance that the largest of so many is as large."""
+        return normal_p(self.largest[0], self.looks)
+
+    def checks(self) -> list[Check]:
+        """The sum over all measured directions, and the largest by itself."""
+        p = chi_square_p(self.scores) if self.scores.size else 1.0
+        z, what = self.largest
+        words = "compatible" if p >= LEVEL else "NOT compatible"
+        own = "no calibration contradicts" if self.family_p >= LEVEL else "a calibration CONTRADICTS"
+        return [
+            Check(
+                "data against priors", p >= LEVEL, float(np.sum(self.scores**2)), p,
+                f"data and priors are {words} (p = {p:.2g} over {self.scores.size} measured directions)",
+            ),
+            Check(
+                "calibrations", self.family_p >= LEVEL, z, self.family_p,
+                f"{own} the data (largest conflict {z:+.1f} sigma: {what}; p = {self.family_p:.2g} in {self.looks} looks)",
+            ),
+        ]  # fmt: skip
+
+
+def conflict(target: Target, mode: Maximum, draws: Draws) -> Conflict:
+    """Data against priors: means of the draws, variances of the exact Hessian at the maximum.
+
+    1 - C is a small difference where the data say little: from a few thousand draws it would be noise.
+    """
+    m = np.mean(draws.flat, axis=0)
+    C = mode.root @ mode.root.T
+    M = target.mixing()  # normal scores z = M u of the parameters, also where calibrations are correlated
+    room = 1 - np.diag(M @ C @ M.T)
+    pulls = {
+        n: float(x / np.sqrt(r)) if r > TOLD else 0.0 for n, x, r in zip(target.labels(), M @ m, room, strict=True)
+    }
+    w, U = np.linalg.eigh(np.eye(target.size) - C)
+    kept = w > TOLD
+    return Conflict(pulls, (U.T @ m)[kept] / np.sqrt(w[kept]), U.T[kept])
