@@ -3,8 +3,8 @@
 The calibrated model has its parameters at the priors' medians and its lines where the fit finds them: a fit can absorb an
 excess into its parameters, the calibrations cannot. The excess e is the mean over the outer 15 % of the band on either
 side; a positive one is added as white noise at the detector. With t the true coordinates u, s ~ N(0, F) the score of the
-data and n the floor's statistical error (Cov(n, s) = h): u^ = C (F t + s) and e = h.t + n, so that the difference of the two EPR
-variances, D = g.u^ - c e, has
+data and n the floor's statistical error (Cov(n, s) = h): u^ = C (F t + s) and e = h.t + n, so that the difference of the
+two EPR variances, D = g.u^ - c e, has
 
     Var D = |F C g - c h|^2 + g C F C g - 2 c g C h + c^2 Var n
 
