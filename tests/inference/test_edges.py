@@ -8,10 +8,10 @@ from numpy.testing import assert_allclose
 
 from backaction import Experiment, Homodyne, Prior, SpinOscillator
 from backaction.errors import InputError
-from backaction.inference import diagnostics
 from backaction.inference.bins import bins
 from backaction.inference.campaign import Campaign, Likelihood
 from backaction.inference.chains import nuts
+from backaction.inference.conflict import conflict
 from backaction.inference.data import simulated
 from backaction.inference.evidence import log_evidence
 from backaction.inference.fit import prepare
@@ -172,7 +172,7 @@ def test_conflict_of_correlated_calibrations_is_the_parameters_own():
         i = found.target.names.index(name)
         score = (found.values[..., i].ravel() - priors[name].mean) / priors[name].sd
         assert_allclose(np.mean(z[:, i]), np.mean(score), atol=1e-6)
-    pulls, _ = diagnostics.conflict(found.target, found.ready.mode, found.draws)
+    pulls = conflict(found.target, found.ready.mode, found.draws).pulls
     assert pulls["s.readout_rate_hz"] < -1.2
 
 

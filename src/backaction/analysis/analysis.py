@@ -224,7 +224,7 @@ def _tests(
         *innovation_checks(followed, noise, band, fitted(fit, record)),
         regular_innovations(followed),
     ]
-    steadiness = steady_parameters(record, fit)
+    steadiness = steady_parameters(followed, record, fit, band)
     tests += [] if steadiness is None else [steadiness]
     if not noise.floor_known:
         beyond = [

@@ -1,10 +1,10 @@
 """The measured floor against the model: noise that the calibrations do not explain, and what it does to the EPR variance.
 
-The calibrated model has its parameters at the priors' medians and its lines where the fit finds them: a fit can absorb an
-excess into its parameters, the calibrations cannot. The excess e is the mean over the outer 15 % of the band on either
-side; a positive one is added as white noise at the detector. With t the true coordinates u, s ~ N(0, F) the score of the
-data and n the floor's statistical error (Cov(n, s) = h): u^ = C (F t + s) and e = h.t + n, so that the difference of the
-two EPR variances, D = g.u^ - c e, has
+The calibrated model has its calibrations (normal priors) at their centres, its lines where the fit finds them, and what was
+not calibrated as fitted: a fit can absorb an excess into its parameters, the calibrations cannot. The excess e is the mean
+over the outer 15 % of the band on either side; a positive one is added as white noise at the detector. With t the true
+coordinates u, s ~ N(0, F) the score of the data and n the floor's statistical error (Cov(n, s) = h): u^ = C (F t + s) and
+e = h.t + n, so that the difference of the two EPR variances, D = g.u^ - c e, has
 
     Var D = |F C g - c h|^2 + g C F C g - 2 c g C h + c^2 Var n
 
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from backaction.inference.fit import SpectrumFit
+from backaction.inference.parameter import Parameter
 from backaction.inference.target import SCALE
 from backaction.numerics.matrices import Array
 from backaction.records.record import Record
@@ -34,9 +35,14 @@ STEP, STEP_SN = 1e-3, 0.01
 """Steps of differences: in u, and in excess noise."""
 
 
-def line_positions(names: Sequence[str]) -> Array:
-    """Which parameters say where lines are."""
-    return np.array([any(w in n.rpartition(".")[2] for w in WHERE) for n in names])
+def uncalibrated(parameters: Sequence[Parameter]) -> Array:
+    """Which parameters only this record tells: where lines lie, and what has no normal prior but the scale."""
+    return np.array(
+        [
+            p.name != SCALE and (p.prior.mean is None or any(w in p.name.rpartition(".")[2] for w in WHERE))
+            for p in parameters
+        ]
+    )
 
 
 class Floor:
@@ -45,7 +51,7 @@ class Floor:
     def __init__(self, fit: SpectrumFit, record: Record, weight: float, angle_deg: float) -> None:
         self._fit, self._record, self._pair = fit, record, (weight, angle_deg)
         self._target, self._mode = fit.prepared.target, fit.prepared.mode
-        self._fixed = line_positions(self._target.names)
+        self._fixed = uncalibrated(self._target.parameters)
         self._start = np.where(self._fixed, self._mode.u, 0.0)
         f = fit.spectrum.frequency_hz
         edge = SIDES * (f[-1] - f[0])
@@ -81,7 +87,7 @@ class Floor:
         return np.asarray(S * scale[:, None])
 
     def _slopes(self, of: Callable[[Array], Array], u: Array) -> Array:
-        """Derivatives by all calibrations; 0 for positions of lines."""
+        """Derivatives by all calibrations; 0 for what is none."""
         size = self._target.size
         both = of(u + STEP * np.concatenate([np.eye(size), -np.eye(size)]))
         return np.where(self._fixed, 0.0, (both[:size] - both[size:]) / (2 * STEP))

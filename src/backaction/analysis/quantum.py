@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from backaction.analysis import technical_noise
-from backaction.analysis.floor import Floor, line_positions
+from backaction.analysis.floor import Floor, uncalibrated
 from backaction.experiment.describe import state_document
 from backaction.experiment.experiment import Experiment
 from backaction.experiment.results import gaussian_state
@@ -36,11 +36,11 @@ class Pair:
     chosen_by: str
 
 
-def pair(experiment: Experiment, systems: Systems, u: Array, moved: Array) -> Pair:
+def witness_pair(experiment: Experiment, systems: Systems, u: Array, moved: Array) -> Pair:
     """The declared pair, or the one that minimises the EPR variance of the mean covariance over the priors.
 
-    Where the lines lie (`moved` coordinates) is taken from the fit `u`: their frequencies, which a record tells to a small
-    part of a width and which say nothing of how strong or how noisy anything is. All else is the priors' prediction.
+    What is no calibration (`moved` coordinates: where the lines lie, what has no normal prior) is taken from the fit `u`:
+    the former a record tells to a small part of a width, of the latter there is no prediction. All else is the priors'.
     """
     if experiment.assumed.epr is not None:
         return Pair(*experiment.assumed.epr, "declared")
@@ -68,7 +68,7 @@ def quantum_states(fit: SpectrumFit, posterior: Posterior, record: Record, follo
     systems = target.systems(0)
     V = systems.conditional(posterior.draws.flat)
     V = V[np.all(np.isfinite(V), axis=(-2, -1))]
-    chosen = pair(best, systems, posterior.ready.mode.u, line_positions(target.names))
+    chosen = witness_pair(best, systems, posterior.ready.mode.u, uncalibrated(target.parameters))
     own = entanglement.epr(np.mean(V, axis=0))
     continuous = gaussian_state(best)
     for key, p in (

@@ -95,6 +95,7 @@ def verdict_of(quantum: dict[str, Any], tests: list[Check], linear: bool = False
         f"; the measured floor allows {floor['epr_variance']:.{digits}f}" if floor["epr_variance"] > e["value"] else ""
     )
     distance = f"the nearest separable model ({separable['kind']}) is {_distance(separable)} away"
+    beside = f"; {distance}" if separable["distance_sd"] > 0 else ""
     unchecked = "" if linear else "; detector linearity not checked"
     if e["probability_above_1"] <= SURE and floor["epr_variance"] < 1 and separable["distance_sd"] >= DISTANCE_SD:
         return (
@@ -103,7 +104,7 @@ def verdict_of(quantum: dict[str, Any], tests: list[Check], linear: bool = False
         )
     return (
         f"entanglement not witnessed: {number} {fixed}{larger}; P(V < 1) = {e['probability_below_1']:.{_nines(e)}f}, "
-        f"PPT eigenvalue {nu['value']:.3f} +- {nu['sd']:.3f} (entangled below 1/2); {distance}{unchecked}",
+        f"PPT eigenvalue {nu['value']:.3f} +- {nu['sd']:.3f} (entangled below 1/2){beside}{unchecked}",
         False,
     )
 

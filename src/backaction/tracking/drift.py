@@ -25,7 +25,7 @@ from backaction.experiment.toml import unit_bounds
 from backaction.numerics.matrices import Array, block_diagonal, symmetric
 from backaction.records.record import Record
 from backaction.records.shot_level import ShotNoise
-from backaction.records.statistics import Check, chi_square_p, words
+from backaction.records.statistics import LEVEL, Check, chi_square_p, words
 from backaction.systems.sampled import Digitiser, discretise, spectrum_and_slope
 from backaction.tracking import innovations
 from backaction.tracking.innovations import Monitor
@@ -192,12 +192,13 @@ def _posterior(delta: Array, s: Array, info: Array) -> tuple[Array, Array, Array
 
 
 def drift_scores(
-    m: Monitor, experiments: Sequence[Experiment], names: Sequence[str], digitiser: Digitiser
+    m: Monitor, experiments: Sequence[Experiment], names: Sequence[str], digitiser: Digitiser, gain: bool = False
 ) -> tuple[Array, Array]:
     """Score (S, k) and Fisher information (S, k, k) of parameters in each segment, from the innovations alone.
 
     To first order in a parameter's error the innovations' density is 1 + d ln S/d theta: the score of segment s is
     sum_f N (density - 1) d ln S/d theta_j. `experiments`: what the filter used in each segment (one: the same in all).
+    `gain` adds the logarithm of the current's gain as a last parameter.
     """
     scores, information = [], []
     known: dict[int, Array] = {}
@@ -207,7 +208,7 @@ def drift_scores(
             value, slope = spectrum_and_slope(
                 discretise(e.system, *digitiser), discretise(stepped(e, list(names)), *digitiser), m.frequency_hz
             )
-            known[id(e)] = slope / value
+            known[id(e)] = np.vstack([slope / value, *([np.ones(value.shape)] if gain else [])])
         dl = known[id(e)]
         scores.append(m.raw_band * dl @ (m.in_band[k] - 1))
         information.append(m.raw_band * dl @ dl.T)
@@ -219,16 +220,12 @@ def drift_checks(scores: Array, information: Array, names: Sequence[str]) -> lis
 
     The constant that fits all segments best is taken out first.
     """
-    from scipy.fft import dct
-
     S = len(scores)
     modes = max(1, S // 4)
     tests = []
     for j, name in enumerate(names):
         s, i = scores[:, j], information[:, j, j]
-        shift = np.sum(s) / np.sum(i)
-        z = (s - i * shift) / np.sqrt(i)
-        slow = dct(z, norm="ortho")[1 : modes + 1]
+        slow = _slow(s, i)
         p = min(1.0, len(names) * chi_square_p(slow, 0))
         value = float(np.sum(slow**2) / modes)
         sd = float(np.sqrt(S / np.sum(i)))
@@ -237,5 +234,18 @@ def drift_checks(scores: Array, information: Array, names: Sequence[str]) -> lis
             f"{name} is {good} (p = {p:.2g}, chi-square {value:.2f} per slow mode of {modes}; one segment of {S} measures "
             f"it to {sd:.3g})"
         )
-        tests.append(Check(f"drift of {name}", p >= 1e-3, value, p, text))
+        tests.append(Check(f"drift of {name}", p >= LEVEL, value, p, text))
     return tests
+
+
+def slow_p(scores: Array, information: Array) -> float:
+    """Chance that one parameter's scores (S,) vary as slowly and as much as these, without a drift."""
+    return chi_square_p(_slow(scores, information), 0)
+
+
+def _slow(s: Array, i: Array) -> Array:
+    """The lowest S/4 cosines in time of normalised scores, the constant that fits all segments best taken out."""
+    from scipy.fft import dct
+
+    z = (s - i * np.sum(s) / np.sum(i)) / np.sqrt(i)
+    return np.asarray(dct(z, norm="ortho")[1 : max(1, len(s) // 4) + 1])
