@@ -92,6 +92,8 @@ def quantum_states(
         "unconditional": document["unconditional"],
         "conditional_continuous": document["conditional"],
         "conditional_sampled": describe_state(sampled),
+        "sampling_loss": technical_noise.sampling_loss(best, followed.covariance),
+        "rates": document["rates"],
     }
     if len(followed.modes) != 2:
         return out

@@ -26,7 +26,7 @@ from backaction.systems.poles import pole
 
 
 class Rates(NamedTuple):
-    """Rates of one mode in quanta/s; `technical` is what classical noise of the light or the fields adds."""
+    """Rates of one mode in quanta/s; `technical` is what classical noise adds, `measurement` is NaN without a current."""
 
     back_action: Any
     thermal: Any
@@ -88,7 +88,7 @@ def mode_rates(system: LinearSystem, mode: str, frequency_hz: Any = None) -> Rat
     row = np.array([1.0, 1.0j]) @ force
     rates = {kind: _density(system, kind, row) / 2 for kind in ("field", "bath", "classical")}
     if not currents:
-        return Rates(rates["field"], rates["bath"], rates["classical"], 0.0 * rates["field"])
+        return Rates(rates["field"], rates["bath"], rates["classical"], np.nan * rates["field"])
     R = floor @ system.S @ np.conj(transpose(floor))
     signal = read @ np.array([1.0, -1.0j])
     known = np.sum(np.conj(signal) * np.linalg.solve(R, signal[..., None])[..., 0], axis=-1).real / 8
