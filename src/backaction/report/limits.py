@@ -1,0 +1,68 @@
+"""What limits a result, as the first block of a report and as a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from backaction.design.limits import Limits, find_limits
+from backaction.errors import BackactionError
+from backaction.experiment.experiment import Experiment
+from backaction.numerics.matrices import Array
+from backaction.report.figures import COLOURS, canvas
+from backaction.report.page import Cell, Section, numbers
+
+SHOWN = 6
+"""Rows of each kind in a report."""
+
+
+def limits_section(
+    experiment: Experiment, draws: Mapping[str, Array] | None = None, advice: Sequence[Mapping[str, Any]] = ()
+) -> Section:
+    """What limits the main result of an experiment; empty, with the reason, where it has none."""
+    try:
+        found = find_limits(experiment, None, draws)
+    except BackactionError as error:
+        return Section("What limits it", paragraphs=[f"Cannot be said: {error}."])
+    span = "" if found.interval is None else f" (5–95 %: {found.interval[0]:.4g} – {found.interval[1]:.4g})"
+    rows = []
+    for w in [w for w in found.without if w.interaction is None and w.value is not None][:SHOWN]:
+        rows.append([Cell(f"without {w.what}"), *numbers(f"{w.value:.4g}", f"{w.change:+.3g}")])
+    rows += [[Cell(f"without {w.what}"), *numbers(f"{w.value:.4g}", f"{w.change:+.3g}")]
+             for w in found.without[SHOWN:] if w.what in ("all losses", "all of these") and w.value is not None]  # fmt: skip
+    told = [s for s in found.sensitivities if s.log_derivative][:SHOWN]
+    notes = [f"{found.of} = {found.value:.4g}{span} at the fitted values, for a continuous record."]
+    if told:
+        parts = ", ".join(f"{s.field} {s.log_derivative:+.2f}" for s in told)
+        notes.append(f"One per cent more of a field changes it by so many per cent: {parts}.")
+    pairs = [w for w in found.without if w.interaction is not None][:3]
+    if pairs:
+        parts = "; ".join(f"{w.what} {w.change:+.3g} ({w.interaction:+.3g} beyond the sum)" for w in pairs)
+        notes.append(f"Together: {parts}.")
+    if advice:
+        parts = "; ".join(f"{g['what']} ({g['now']:.3g} → {g['after']:.3g})" for g in advice[:3])
+        notes.append(f"What to measure next, by the error of {advice[0]['of']}: {parts}.")
+    head = [Cell("change"), *numbers("value", "difference")]
+    return Section("What limits it", head if rows else (), rows, notes)
+
+
+def limits_figure(found: Limits) -> Any:
+    """The value without each imperfection beside the value itself, and the largest sensitivities."""
+    parts = [w for w in found.without if w.value is not None][:14]
+    told = [s for s in found.sensitivities if s.log_derivative is not None][:14]
+    rows = max(len(parts), len(told), 3)
+    fig, (left, right) = canvas(11.0, 0.3 * rows + 1.3, 1, 2)
+    left.barh(range(len(parts)), [w.value for w in parts], color=COLOURS[0])
+    left.axvline(found.value, color=COLOURS[1], lw=1.2, label=f"as it is: {found.value:.4g}")
+    left.set_yticks(range(len(parts)), [w.what for w in parts], fontsize=7)
+    left.set(xlabel=f"{found.of} without it")
+    left.legend(fontsize=7, loc="lower right")
+    right.barh(range(len(told)), [s.log_derivative for s in told], color=COLOURS[2])
+    right.axvline(0.0, color="k", lw=0.6)
+    right.set_yticks(range(len(told)), [s.field for s in told], fontsize=7)
+    right.set(xlabel="d ln value / d ln field")
+    for ax in (left, right):
+        ax.invert_yaxis()
+        ax.tick_params(axis="x", labelsize=7)
+    fig.suptitle(f"{found.experiment}: what limits {found.of}", fontsize=9)
+    return fig
