@@ -21,7 +21,7 @@ def run(*arguments, cwd=None):
 
 
 def test_schemas_are_valid_schemas():
-    for name in ("state", "spectrum", "list", "show", "analyze", "optimize", "sweep", "sense", "reproduce"):
+    for name in ("state", "spectrum", "list", "show", "analyze", "optimize", "sweep", "sense", "reproduce", "limits"):
         jsonschema.Draft202012Validator.check_schema(schema(name))
 
 

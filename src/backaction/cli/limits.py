@@ -17,7 +17,8 @@ MOST = 10
 """Lines of a list that are printed."""
 
 Source = Annotated[
-    str, typer.Argument(metavar="SOURCE", help="An experiment (TOML or shipped), fitted.toml, or posterior.nc of `fit`.")
+    str,
+    typer.Argument(metavar="SOURCE", help="An experiment (TOML or shipped), fitted.toml, or posterior.nc of `fit`."),
 ]
 Of = Annotated[
     str | None, typer.Option("--of", metavar="RESULT", help="Default: the EPR variance, or one mode's occupation.")
@@ -70,25 +71,26 @@ def limits(
     if save is not None:
         _save(save, found, document)
         say(f"wrote {save}")
-    put(to_json(document) if json else text(found, advice))
+    put(to_json(document) if json else limits_text(found, advice))
 
 
-def text(found: Limits, advice: list[dict[str, Any]]) -> str:
+def limits_text(found: Limits, advice: list[dict[str, Any]]) -> str:
     """The findings for people."""
     span = "" if found.interval is None else f"   (5-95 %: {found.interval[0]:.6g} .. {found.interval[1]:.6g})"
     lines = [f"{found.of} of {found.experiment}: {found.value:.7g}{span}", "", "without"]
     width = max((len(w.what) for w in found.without), default=0)
-    singles = [w for w in found.without if w.interaction is None]
-    pairs = [w for w in found.without if w.interaction is not None]
-    for w in singles:
+    for w in (*found.singles, *found.together):
         if w.value is None:
             lines.append(f"  {w.what:<{width}}  none: {w.reason}")
             continue
         span = "" if w.interval is None else f"   (5-95 %: {w.interval[0]:.5g} .. {w.interval[1]:.5g})"
         lines.append(f"  {w.what:<{width}}  {w.value:>12.6g}  {w.change:>+12.4g}{span}")
-    if pairs:
+    if found.pairs:
         lines += ["", "two at a time, where they interact (and by how much more than the sum of both)"]
-        lines += [f"  {w.what:<{width}}  {w.value:>12.6g}  {w.change:>+12.4g}  {w.interaction:>+12.4g}" for w in pairs[:MOST]]
+        lines += [
+            f"  {w.what:<{width}}  {w.value:>12.6g}  {w.change:>+12.4g}  {w.interaction:>+12.4g}"
+            for w in found.pairs[:MOST]
+        ]
     lines += ["", "sensitivities (d ln value/d ln field)"]
     for s in found.sensitivities[:MOST]:
         log = f"{'-':>10}" if s.log_derivative is None else f"{s.log_derivative:>+10.4f}"

@@ -43,14 +43,16 @@ IDEAL: dict[str, tuple[str, str, float]] = {
 NOT_IMPERFECT = {"beam_splitter"}
 """Kinds of elements whose transmission is what they are for."""
 LOSSES = ("loss", "cavity loss", "mismatch", "inefficiency")
+TOGETHER = ("all losses", "all of these")
+"""What is removed together."""
 INTERACTING, WORTH_SAYING = 0.1, 1e-3
-"""Share of the larger single change beyond which two imperfections interact, and share of the value below which none is said."""
+"""Share of the larger single change beyond which two interact, and share of the value below which none is said."""
 DRAWS = 200
 """Draws of a posterior for an interval."""
 
 
 @dataclass(frozen=True)
-class Sensitivity:
+class FieldSensitivity:
     """Derivative of a result by one field, and the logarithmic one where value and field are not zero."""
 
     field: str
@@ -95,14 +97,29 @@ class Without:
 
 @dataclass(frozen=True)
 class Limits:
-    """What `find_limits` found: sensitivities, the largest first, and what removing things does, the largest change first."""
+    """What `find_limits` found: sensitivities and what removing things does, the largest first."""
 
     experiment: str
     of: str
     value: float
-    sensitivities: tuple[Sensitivity, ...]
+    sensitivities: tuple[FieldSensitivity, ...]
     without: tuple[Without, ...]
     interval: tuple[float, float] | None = None
+
+    @property
+    def singles(self) -> tuple[Without, ...]:
+        """One imperfection removed."""
+        return tuple(w for w in self.without if w.interaction is None and w.what not in TOGETHER)
+
+    @property
+    def pairs(self) -> tuple[Without, ...]:
+        """Two removed that interact."""
+        return tuple(w for w in self.without if w.interaction is not None)
+
+    @property
+    def together(self) -> tuple[Without, ...]:
+        """All losses, and everything."""
+        return tuple(w for w in self.without if w.what in TOGETHER)
 
     def document(self) -> dict[str, Any]:
         """The JSON document of `backaction limits`: schema `backaction/limits/1`."""
@@ -134,7 +151,7 @@ class Imperfection:
 
 
 def imperfections(experiment: Experiment) -> list[Imperfection]:
-    """Losses, inefficiencies, mismatch, technical noise, temperatures and further modes of an experiment, element by element."""
+    """Losses, inefficiencies, mismatch, technical noise, temperatures and further modes, element by element."""
     found: dict[tuple[str, str], dict[str, float]] = {}
     for path in experiment.fields():
         owner, _, name = path.rpartition(".")
@@ -180,9 +197,9 @@ def find_limits(
         out += sorted((b for b in both if b is not None), key=lambda w: -abs(w.interaction or 0.0))
     lossy = [p for p in parts if p.kind in LOSSES]
     if len(lossy) > 1:
-        out.append(ask.without("all losses", lossy))
+        out.append(ask.without(TOGETHER[0], lossy))
     if len(parts) > max(1, len(lossy)):
-        out.append(ask.without("all of these", parts))
+        out.append(ask.without(TOGETHER[1], parts))
     slopes = _sensitivities(of, experiment, value, ask.draws)
     return Limits(experiment.name, of, value, slopes, tuple(out), ask.interval({}))
 
@@ -246,7 +263,9 @@ class _Asked:
         return (float(np.quantile(good, 0.05)), float(np.quantile(good, 0.95))) if good.size else None
 
 
-def _sensitivities(of: str, experiment: Experiment, value: float, drawn: Collection[str]) -> tuple[Sensitivity, ...]:
+def _sensitivities(
+    of: str, experiment: Experiment, value: float, drawn: Collection[str]
+) -> tuple[FieldSensitivity, ...]:
     """All fields with a prior or of a posterior, and all numbers that are not zero."""
     known = {*experiment.priors, *drawn}
     fields = [f for f in experiment.fields() if f in known or float(np.real(experiment.value(f))) != 0]
@@ -258,5 +277,5 @@ def _sensitivities(of: str, experiment: Experiment, value: float, drawn: Collect
         at = float(np.real(experiment.value(field)))
         there = bool(np.isfinite(slope))
         log = float(at * slope / value) if there and value != 0 and at != 0 else None
-        out.append(Sensitivity(field, at, float(slope) if there else None, log))
+        out.append(FieldSensitivity(field, at, float(slope) if there else None, log))
     return tuple(sorted(out, key=lambda s: (s.log_derivative is None, -abs(s.log_derivative or 0.0), s.field)))

@@ -2,8 +2,8 @@
 
 Groups: `posterior` (parameters), `derived`, `sample_stats`, `log_likelihood` (per record), `posterior_predictive` and
 `observed_data` (bins in shot-noise units, one variable per record), `constant_data` (frequencies, averages), `prior`,
-`unconstrained` (`coordinates`: the sampler's u), `record_fields` (what a record's experiment is given, at 200 draws); the attribute
-`next` is what to measure next. Opens with `arviz` or `xarray.open_datatree`.
+`unconstrained` (`coordinates`: the sampler's u), `record_fields` (what a record's experiment is given, at 200 draws); the
+attribute `next` is what to measure next. Opens with `arviz` or `xarray.open_datatree`.
 """
 
 from __future__ import annotations
@@ -113,8 +113,6 @@ def mean_experiment(tree: Any, record: str | None = None) -> tuple[Experiment, d
     head, group = f"{record}: ", tree["record_fields"].dataset
     draws = {str(n).removeprefix(head): group[n].values.ravel() for n in group.data_vars if str(n).startswith(head)}
     return experiment, draws, {"record": record, "next": json.loads(tree.attrs["next"])}
-
-
 
 
 def _picked(found: Posterior) -> tuple[list[Array], Array]:

@@ -179,15 +179,15 @@ CAPTIONS = {
 
 
 def _page(analysis: Analysis, document: dict[str, Any], images: dict[str, str]) -> str:
-    kind = {True: "yes", False: "no", None: "withheld"}[analysis.entangled]
+    kind = {True: "yes", False: "no", None: "plain" if analysis.passed else "withheld"}[analysis.entangled]
     checks = [
         [Cell(t.name), Cell("passed", "good") if t.passed else Cell("FAILED", "bad"), Cell(t.sentence)]
         for t in analysis.tests
     ]
     pictures = [Picture(data, CAPTIONS[name], CAPTIONS[name]) for name, data in images.items()]
     sections = [
-        *_limits(analysis), Section("Does the model fit the record?", rows=checks), _numbers(analysis), Section("Figures", figures=pictures),
-        _parameters(analysis),
+        *_limits(analysis), Section("Does the model fit the record?", rows=checks), _numbers(analysis),
+        Section("Figures", figures=pictures), _parameters(analysis),
     ]  # fmt: skip
     name = analysis.experiment.name
     heading = f"{name}: {Path(analysis.record.name).name}"
@@ -210,14 +210,18 @@ ONE_MODE = {
 """What is quoted of each mode alone, in the order of the table."""
 
 
-def mode_rows(derived: Mapping[str, Mapping[str, float]], modes: Sequence[str], tail: str = "") -> list[tuple[str, str]]:
+def mode_rows(
+    derived: Mapping[str, Mapping[str, float]], modes: Sequence[str], tail: str = ""
+) -> list[tuple[str, str]]:
     """Mean, sd and 5-95 % of everything that a posterior says of each mode alone; `tail` is `[record]` of several."""
     rows = []
     for mode in modes:
         for name, text in ONE_MODE.items():
             s = derived.get(f"{name}.{mode}{tail}")
             if s is not None and np.isfinite(s["mean"]):
-                rows.append((f"{mode}: {text}", f"{shown(s['mean'], s['sd'])} (5–95 %: {s['q05']:.4g} – {s['q95']:.4g})"))
+                rows.append(
+                    (f"{mode}: {text}", f"{shown(s['mean'], s['sd'])} (5–95 %: {s['q05']:.4g} – {s['q95']:.4g})")
+                )
     return rows
 
 

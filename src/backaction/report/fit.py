@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -40,7 +41,7 @@ def drawings(found: Posterior) -> dict[str, Callable[[], Any]]:
         out["traces"] = lambda: figures.traces(found)
     if any(n.startswith("conditional.epr.fixed") for n in found.derived):
         for field in found.campaign.vary:
-            out[f"epr_against_{field}"] = lambda field=field: figures.against(found, field)
+            out[f"epr_against_{field}"] = functools.partial(figures.against, found, field)
     return out
 
 
@@ -109,20 +110,26 @@ def _verdict(found: Posterior, main: str) -> tuple[str, str]:
     e = summary.get(f"conditional.epr.fixed{tail}")
     if e is not None:
         at = f"at a = {e['weight']:.3f}, angle {e['angle_deg']:.1f}°"
-        text = f"{main}: conditional EPR variance {shown(e['mean'], e['sd'])} {at}; P(V < 1) = {e['probability_below_1']:.3f}"
-        return text, "yes" if e["q95"] < 1 else "no"
+        number = f"conditional EPR variance {shown(e['mean'], e['sd'])}"
+        return f"{main}: {number} {at}; P(V < 1) = {e['probability_below_1']:.3f}", "yes" if e["q95"] < 1 else "no"
     n = next((k for k in summary if re.fullmatch(r"conditional\.occupation\.[^\[]*" + re.escape(tail), k)), None)
     if n is None:
-        return f"{main}: no conditional state; parameters alone", "no"
+        return f"{main}: no conditional state; parameters alone", "plain"
     mode = n.removesuffix(tail).rpartition(".")[2]
     s, p = summary[n], summary[f"conditional.purity.{mode}{tail}"]
-    return f"{main}: {mode} {shown(s['mean'], s['sd'])} quanta, purity {shown(p['mean'], p['sd'])}, conditional", "no"
+    return (
+        f"{main}: {mode} {shown(s['mean'], s['sd'])} quanta, purity {shown(p['mean'], p['sd'])}, conditional",
+        "plain",
+    )
 
 
 def _parameters(document: dict[str, Any], notes: list[str]) -> Section:
     conflict = document["checks"]["conflict"]
     rows = [
-        [Cell(n), *numbers(prior, shown(s["mean"], s["sd"]), f"{conflict[n]:+.1f}")]
+        [
+            Cell(n),
+            *numbers(prior.replace("+-", "±").replace("*/", "×/"), shown(s["mean"], s["sd"]), f"{conflict[n]:+.1f}"),
+        ]
         for (n, s), prior in zip(document["parameters"].items(), document["prior"].values(), strict=True)
     ]
     head = [Cell("parameter"), *numbers("prior", "posterior mean ± sd", "conflict (sd)")]

@@ -25,19 +25,20 @@ def limits_section(
     except BackactionError as error:
         return Section("What limits it", paragraphs=[f"Cannot be said: {error}."])
     span = "" if found.interval is None else f" (5–95 %: {found.interval[0]:.4g} – {found.interval[1]:.4g})"
-    rows = []
-    for w in [w for w in found.without if w.interaction is None and w.value is not None][:SHOWN]:
-        rows.append([Cell(f"without {w.what}"), *numbers(f"{w.value:.4g}", f"{w.change:+.3g}")])
-    rows += [[Cell(f"without {w.what}"), *numbers(f"{w.value:.4g}", f"{w.change:+.3g}")]
-             for w in found.without[SHOWN:] if w.what in ("all losses", "all of these") and w.value is not None]  # fmt: skip
+    told_of = [*found.singles[:SHOWN], *found.together]
+    rows = [
+        [Cell(f"without {w.what}"), *numbers("none" if w.value is None else f"{w.value:.4g}", _signed(w.change))]
+        for w in told_of
+    ]
     told = [s for s in found.sensitivities if s.log_derivative][:SHOWN]
     notes = [f"{found.of} = {found.value:.4g}{span} at the fitted values, for a continuous record."]
     if told:
         parts = ", ".join(f"{s.field} {s.log_derivative:+.2f}" for s in told)
         notes.append(f"One per cent more of a field changes it by so many per cent: {parts}.")
-    pairs = [w for w in found.without if w.interaction is not None][:3]
-    if pairs:
-        parts = "; ".join(f"{w.what} {w.change:+.3g} ({w.interaction:+.3g} beyond the sum)" for w in pairs)
+    if found.pairs:
+        parts = "; ".join(
+            f"{w.what} {_signed(w.change)} ({_signed(w.interaction)} beyond the sum)" for w in found.pairs[:3]
+        )
         notes.append(f"Together: {parts}.")
     if advice:
         parts = "; ".join(f"{g['what']} ({g['now']:.3g} → {g['after']:.3g})" for g in advice[:3])
@@ -46,9 +47,13 @@ def limits_section(
     return Section("What limits it", head if rows else (), rows, notes)
 
 
+def _signed(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.3g}"
+
+
 def limits_figure(found: Limits) -> Any:
     """The value without each imperfection beside the value itself, and the largest sensitivities."""
-    parts = [w for w in found.without if w.value is not None][:14]
+    parts = [w for w in (*found.together, *found.singles, *found.pairs) if w.value is not None][:14]
     told = [s for s in found.sensitivities if s.log_derivative is not None][:14]
     rows = max(len(parts), len(told), 3)
     fig, (left, right) = canvas(11.0, 0.3 * rows + 1.3, 1, 2)

@@ -1,9 +1,9 @@
 """Words for one mode: occupation, purity, squeezing. All take a covariance (..., 2, 2) of X, P with vacuum variance 1/2.
 
-    occupation            (V_XX + V_PP)/2 - 1/2     the energy in quanta
-    thermal_occupation    sqrt(det V) - 1/2         what no squeezing takes away
-    purity                1/(2 sqrt(det V))
-    least_variance        the smaller eigenvalue of V, squeezed below 1/2; the direction counts from X
+occupation            (V_XX + V_PP)/2 - 1/2     the energy in quanta
+thermal_occupation    sqrt(det V) - 1/2         what no squeezing takes away
+purity                1/(2 sqrt(det V))
+least_variance        the smaller eigenvalue of V, squeezed below 1/2; the direction counts from X
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def squeezing_db(V: Array) -> Any:
 def squeezed_angle_deg(V: Array) -> Any:
     """Direction of the quietest quadrature X cos(angle) + P sin(angle), in (-90, 90]; 0 where all are alike."""
     half, cross = (V[..., 0, 0] - V[..., 1, 1]) / 2, V[..., 0, 1]
-    return entanglement.direction_deg(-cross, -half) / 2
+    return entanglement.direction_deg(0.0 - cross, 0.0 - half) / 2
 
 
 def by_mode(state: GaussianState) -> dict[str, dict[str, float]]:

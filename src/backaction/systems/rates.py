@@ -3,7 +3,7 @@
 The mode turns at its own frequency w, a = (X + iP)/sqrt 2 ~ e^{-iwt}. What is not an oscillator (cavities, classical noise,
 further mechanical modes) is eliminated there, x_o = (-iw - A_oo)^-1 (A_om x + B_o u); other oscillators are left out:
 
-    decoherence    l B S B^+ l^+ / 2,    l = (1, i)      by kind of input: light (back-action), baths (thermal), classical noise
+    decoherence    l B S B^+ l^+ / 2,    l = (1, i)      by input: light (back-action), baths, classical noise
     measurement    v^+ C^+ R^-1 C v / 8, v = (1, -i)     R = D S D^+, the floor of the currents at w
 
 One ideal port with readout rate G, efficiency h, electronic noise S: back-action G/2, thermal gamma (n + 1/2), measurement
@@ -96,7 +96,7 @@ def mode_rates(system: LinearSystem, mode: str, frequency_hz: Any = None) -> Rat
 
 
 def _density(system: LinearSystem, kind: str, row: Array) -> Any:
-    """l B S B^+ l^+ of the inputs of one kind."""
+    """Density l B S B^+ l^+ of the inputs of one kind."""
     columns = [i for p in system.inputs if p.kind == kind for i in range(*system.input(p.name).indices(row.shape[-1]))]
     part = row[..., columns]
     S = system.S[..., columns, :][..., columns]
