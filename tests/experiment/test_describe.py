@@ -47,15 +47,3 @@ def test_unstable_beyond_the_rotating_wave(capsys):
     code, out, err = call(capsys, "state", "ockeloen2018")
     assert "entanglement witnessed" in out
     assert "rotating wave" not in err
-
-
-def test_an_idler_whose_record_helps_is_not_called_blind():
-    """A current without direct signal of a mode may still lower its variance (by what it says of noise): no 'sees none'."""
-    from backaction import Homodyne, Oscillator
-
-    e = Experiment([
-        Oscillator(name="a", frequency_hz=1e5, intrinsic_linewidth_hz=10.0, occupation=1.0, readout_rate_hz=1e3),
-        Homodyne(name="d", angle_deg=90.0),
-    ])  # fmt: skip
-    warnings = state_document(e)["warnings"]
-    assert any("the current 'd' carries no direct signal of a" in w for w in warnings)
