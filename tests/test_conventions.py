@@ -18,6 +18,7 @@ from backaction import (
     TechnicalNoise,
     budget,
     connect,
+    gaussian_state,
     transfer,
 )
 from backaction.elements import Light

@@ -143,11 +143,13 @@ def test_the_command(capsys, tmp_path):
         assert (code, "wrote" in err, path.stat().st_size > 500) == (0, True, True)
     assert json.loads((tmp_path / "x.json").read_text())["of"] == "unconditional.purity"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["x.csv", "x.json", "x.png"]
+    (tmp_path / "x.nc").write_bytes(b"x" * 500)
     for arguments, words in (
         (("limits", "thomas2021", "--of", "conditional.epr.varance"), "did you mean"),
         (("limits", "thomas2021", "--save", "x.txt"), "*.csv"),
         (("limits", "thomas2021", "--next"), "posterior.nc"),
         (("limits", str(tmp_path / "no.nc")), "no such file"),
+        (("limits", str(tmp_path / "x.nc")), "not readable"),
         (("limits", "nothing"), "no such file or shipped"),
     ):
         code, out, err = call(capsys, *arguments)

@@ -55,8 +55,6 @@ def limits(
 
         if set_:
             raise InputError("--set is for an experiment; a posterior has its own values")
-        if not Path(source).is_file():
-            raise InputError(f"{source}: no such file")
         chosen, draws, facts = mean_experiment(read_posterior(source), record)
     elif record is not None or next_:
         raise InputError("--record and --next are of a posterior: give the posterior.nc of `fit -o`")

@@ -85,11 +85,25 @@ def write_posterior(found: Posterior, path: str | Path) -> None:
 
 
 def read_posterior(path: str | Path) -> Any:
-    """The DataTree of a file written by `write_posterior`, in memory."""
+    """The DataTree of a file written by `write_posterior`, in memory.
+
+    Raises
+    ------
+    InputError
+        For a file that is none.
+    """
     import xarray
 
-    with xarray.open_datatree(path, engine="h5netcdf") as tree:
-        return tree.load()
+    try:
+        with xarray.open_datatree(path, engine="h5netcdf") as tree:
+            found = tree.load()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (OSError, ValueError):
+        raise InputError(f"{path}: not readable as NetCDF, as `fit -o` writes it") from None
+    if str(found.attrs.get("schema", "")).rpartition("/")[0] != "backaction/posterior":
+        raise InputError(f"{path}: not a posterior of `fit -o`")
+    return found
 
 
 def mean_experiment(tree: Any, record: str | None = None) -> tuple[Experiment, dict[str, Array], dict[str, Any]]:
