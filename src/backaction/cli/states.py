@@ -152,13 +152,13 @@ def _state_text(which: str, s: dict[str, Any] | None, withheld: bool = False) ->
     """One state in words; `withheld`: a verdict that does not hold beyond the rotating wave is not said."""
     import numpy as np
 
+    from backaction.cli.show import mode_line
+
     if s is None:
         return f"\n{which}: none"
     lines = [f"\n{which}", np.array2string(np.array(s["covariance"]), precision=5, suppress_small=True)]
     for name, m in s["by_mode"].items():
-        facts = f"{m['occupation']:.5g} quanta (thermal {m['thermal_occupation']:.5g}), purity {m['purity']:.5g}"
-        squeezed = f"{m['squeezing_db']:+.4g} dB at {m['squeezed_angle_deg']:.4g} deg"
-        lines.append(f"  {name:<21} {facts}, squeezing {squeezed}")
+        lines.append(f"  {name:<21} {mode_line(m)}")
     lines.append(f"  purity                {s['purity']:.6g}")
     if "epr" in s:
         e = s["epr"]

@@ -12,6 +12,7 @@ from backaction.experiment.results import evaluate, gaussian_state
 from backaction.states import entanglement
 from backaction.states.gaussian import GaussianState
 from backaction.states.measures import describe_state, measures, readout_map
+from backaction.states.one_mode import by_mode
 from backaction.systems.linear import LinearSystem
 from backaction.systems.rates import mode_rates
 from backaction.systems.view import View
@@ -42,10 +43,19 @@ def document(experiment: Experiment) -> dict[str, Any]:
         "poles": poles,
         "derived": derived,
         "rates": {m.name: mode_rates(system, m.name).table() for m in system.modes if m.kind == "oscillator"},
+        "by_mode": {which: _words(experiment, which) for which in ("unconditional", "conditional")},
         "sources": list(system.sources),
         "currents": list(system.currents),
         "check": str(system.check()),
     }
+
+
+def _words(experiment: Experiment, state: str) -> dict[str, dict[str, float]] | None:
+    """Occupation, purity and squeezing of each mode in a steady state; None where there is none."""
+    try:
+        return by_mode(gaussian_state(experiment, state))
+    except (InputError, ModelError):
+        return None
 
 
 def _blind_currents(system: LinearSystem, modes: tuple[str, ...]) -> list[str]:

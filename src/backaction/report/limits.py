@@ -24,12 +24,10 @@ def limits_section(
         found = find_limits(experiment, None, draws)
     except BackactionError as error:
         return Section("What limits it", paragraphs=[f"Cannot be said: {error}."])
-    span = "" if found.interval is None else f" (5–95 %: {found.interval[0]:.4g} – {found.interval[1]:.4g})"
+    span = "" if found.interval is None else f" (5–95 %: {_span(found.interval)})"
     told_of = [*found.singles[:SHOWN], *found.together]
-    rows = [
-        [Cell(f"without {w.what}"), *numbers("none" if w.value is None else f"{w.value:.4g}", _signed(w.change))]
-        for w in told_of
-    ]
+    rows = [[Cell(f"without {w.what}"), *numbers("none" if w.value is None else f"{w.value:.4g}", _signed(w.change)),
+             *(numbers(_span(w.interval)) if found.interval else [])] for w in told_of]  # fmt: skip
     told = [s for s in found.sensitivities if s.log_derivative][:SHOWN]
     notes = [f"{found.of} = {found.value:.4g}{span} at the fitted values, for a continuous record."]
     if told:
@@ -43,8 +41,12 @@ def limits_section(
     if advice:
         parts = "; ".join(f"{g['what']} ({g['now']:.3g} → {g['after']:.3g})" for g in advice[:3])
         notes.append(f"What to measure next, by the error of {advice[0]['of']}: {parts}.")
-    head = [Cell("change"), *numbers("value", "difference")]
+    head = [Cell("change"), *numbers("value", "difference", *(["5–95 %"] if found.interval else []))]
     return Section("What limits it", head if rows else (), rows, notes)
+
+
+def _span(interval: tuple[float, float] | None) -> str:
+    return "–" if interval is None else f"{interval[0]:.4g} – {interval[1]:.4g}"
 
 
 def _signed(value: float | None) -> str:

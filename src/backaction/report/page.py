@@ -29,7 +29,7 @@ td,th{text-align:left;padding:.25rem .6rem;border-bottom:1px solid #eaeef2}
 td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}img{max-width:100%}.bad{color:#cf222e;font-weight:600}.good{color:#1a7f37}
 .wide{overflow-x:auto}figure{margin:1rem 0}
 @media(max-width:40rem){table{font-size:.8rem}td,th{padding:.25rem .3rem;overflow-wrap:anywhere}
-th,.good,.bad{overflow-wrap:normal}}
+th,td.n,.good,.bad{overflow-wrap:normal}}
 footer{color:#57606a;font-size:.85rem;margin-top:2rem}
 """
 
