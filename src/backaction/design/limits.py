@@ -47,6 +47,8 @@ TOGETHER = ("all losses", "all of these")
 """What is removed together."""
 INTERACTING, WORTH_SAYING = 0.1, 1e-3
 """Share of the larger single change beyond which two interact, and share of the value below which none is said."""
+PAIRED = 12
+"""Imperfections with the largest changes, of which two at a time are looked at."""
 DRAWS = 200
 """Draws of a posterior for an interval."""
 
@@ -193,7 +195,8 @@ def find_limits(
     singles = [ask.without(p.what, [p]) for p in parts]
     out = sorted(singles, key=_size)
     if pairs:
-        both = [ask.pair(*two) for two in combinations(zip(parts, singles, strict=True), 2)]
+        known = [p for p in zip(parts, singles, strict=True) if p[1] in out[:PAIRED]]
+        both = [ask.pair(*two) for two in combinations(known, 2)]
         out += sorted((b for b in both if b is not None), key=lambda w: -abs(w.interaction or 0.0))
     lossy = [p for p in parts if p.kind in LOSSES]
     if len(lossy) > 1:

@@ -76,7 +76,7 @@ def _rotating_wave(experiment: Experiment, state: GaussianState) -> dict[str, An
     try:
         periodic = experiment.periodic()
         V, growth = periodic.lowest_order()
-    except ModelError as error:
+    except (InputError, ModelError) as error:
         return {"verdict_changes": None, "reason": str(error)}
     if growth >= 0:
         reason = f"a solution grows at {growth / np.pi / 2:.4g} Hz: there is no steady state"
