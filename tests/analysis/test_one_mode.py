@@ -41,8 +41,8 @@ def test_an_overdamped_oscillator(tmp_path):
                 "bead.readout_rate_hz": Prior(200.0, 20.0)},
         name="overdamped",
     )  # fmt: skip
-    made = simulate(e, 1.0, 1e5, seed=3)
-    found = analyze(e, made.record, reference("shot", e, 1.0, 1e5, seed=4), quick=True)
+    made = simulate(e, 0.5, 1e5, seed=3)
+    found = analyze(e, made.record, reference("shot", e, 0.5, 1e5, seed=4), quick=True)
     assert found.exit_code == 0
     assert (found.band_hz[0], found.band_hz[1] > 3e3) == (0.0, True)
     assert found.in_band["before"] > 3 * found.in_band["after"]
@@ -63,7 +63,7 @@ def test_an_overdamped_oscillator(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "duration_s", "rate_hz"), [("levitated", 0.3, 1e6), ("membrane", 0.2, 4e6)])
+@pytest.mark.parametrize(("name", "duration_s", "rate_hz"), [("levitated", 0.2, 1e6), ("membrane", 0.1, 4e6)])
 def test_shipped_starting_points(name, duration_s, rate_hz):
     """Simulated as they are and analysed with their priors: every check passes, the interval holds the truth."""
     from backaction import evaluate
