@@ -18,6 +18,7 @@ from backaction import (
     TechnicalNoise,
     budget,
     connect,
+    gaussian_state,
     transfer,
 )
 from backaction.elements import Light
@@ -515,6 +516,29 @@ def test_all_ports_detected_is_pure():
 
 
 # -- cooperativities, constants ---------------------------------------------------------------------------------------
+
+
+def test_one_mode():
+    """Occupation from the trace, thermal occupation from det V, purity; V_c -> 1/(2 sqrt(eta_total)) for gamma -> 0."""
+    from backaction import Oscillator
+    from backaction.states import by_mode
+    from backaction.systems import mode_rates
+
+    V = np.array([[1.5, 0.3], [0.3, 0.7]])
+    m = by_mode(GaussianState(V, ("a",)))["a"]
+    det = 1.5 * 0.7 - 0.09
+    assert_allclose(
+        [m["occupation"], m["thermal_occupation"], m["purity"]], [0.6, det**0.5 - 0.5, 0.5 / det**0.5], rtol=1e-12
+    )
+    e = Experiment([
+        Oscillator(name="a", frequency_hz=1e7, intrinsic_linewidth_hz=1e-6, occupation=1e8, readout_rate_hz=100.0),
+        Homodyne(name="d", efficiency=0.4, electronic_noise_sn=0.25),
+    ])  # fmt: skip
+    r = mode_rates(e.system, "a")
+    rates = [np.pi * 100, 2 * np.pi * 100, 0.4 * np.pi * 100 / 1.25]
+    assert_allclose([r.back_action, r.thermal, r.measurement], rates, rtol=1e-7)
+    variance = np.trace(gaussian_state(e).covariance) / 2
+    assert_allclose(variance, 0.5 / np.sqrt(r.eta_total), rtol=1e-4)
 
 
 def test_cooperativities_are_named_by_definition(thomas):

@@ -21,7 +21,7 @@ def run(*arguments, cwd=None):
 
 
 def test_schemas_are_valid_schemas():
-    for name in ("state", "spectrum", "list", "show", "analyze", "optimize", "sweep", "sense", "reproduce"):
+    for name in ("state", "spectrum", "list", "show", "analyze", "optimize", "sweep", "sense", "reproduce", "limits"):
         jsonschema.Draft202012Validator.check_schema(schema(name))
 
 
@@ -85,6 +85,8 @@ def test_list_and_show(capsys):
     _, out, _ = call(capsys, "show", "thomas2021", "--json")
     facts = json.loads(out)
     jsonschema.validate(facts, schema("show"))
+    _, out, _ = call(capsys, "state", "thomas2021", "--json")
+    assert facts["by_mode"]["conditional"] == json.loads(out)["conditional"]["by_mode"]
     membrane = facts["derived"]["membrane"]
     assert_allclose(membrane["effective_linewidth_hz"], 4405.438612, rtol=1e-8)
     assert_allclose(membrane["readout_rate_hz"], 15211.46224, rtol=1e-8)

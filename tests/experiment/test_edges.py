@@ -124,7 +124,7 @@ def test_detector_that_sees_nothing_is_named():
         [spin, Loss(name="l", transmission=0.5), Homodyne(name="d"), Homodyne(name="other")],
         connections={"s.out": "other.in"},
     )
-    assert any("'d' sees none of the modes" in w for w in describe.state_document(e)["warnings"])
+    assert any("'d' carries no direct signal of" in w for w in describe.state_document(e)["warnings"])
 
 
 def test_system_without_oscillators_is_refused_in_words(capsys, tmp_path):

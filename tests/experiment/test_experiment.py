@@ -55,7 +55,10 @@ def test_reads_unit_strings():
 
 
 def test_shipped_experiments_all_load_and_build():
-    known = {"thomas2021", "moller2017", "moller2017_detuned", "huang2018", "ockeloen2018", "aggarwal2020"}
+    known = {"thomas2021", "moller2017", "moller2017_detuned", "huang2018", "ockeloen2018", "aggarwal2020"} | {
+        "levitated",
+        "membrane",
+    }
     assert set(shipped_experiments()) == known
     for name in shipped_experiments():
         e = Experiment.load(name)

@@ -308,7 +308,7 @@ def test_fit_on_the_command_line(capsys, tmp_path):
     path.write_text(SHORT)
     output = tmp_path / "p.nc"
     code, out, err = call(capsys, "fit", str(path), "-o", str(output), "--json", "--draws", "600", "--next", "--worst", "4:2",
-                          "--evidence", "--figures", str(tmp_path / "f"))  # fmt: skip
+                          "--evidence", "--figures", str(tmp_path / "f"), "--report", str(tmp_path / "r"))  # fmt: skip
     assert code == 0, err
     document = json.loads(out)
     jsonschema.validate(document, schema("fit"))
@@ -318,11 +318,38 @@ def test_fit_on_the_command_line(capsys, tmp_path):
     assert document["worst"]["worst"] > document["worst"]["variance"]
     assert output.is_file()
     assert not (tmp_path / ".p.nc.chains").exists()
-    assert {p.name for p in (tmp_path / "f").iterdir()} == {"corner.png", "traces.png", "spectra.png"}
+    figures = {"corner.png", "traces.png", "spectra.png"}
+    assert {p.name for p in (tmp_path / "f").iterdir()} == figures
+    _report_and_limits(capsys, tmp_path, document)
     code, out, err = call(capsys, "fit", str(path), "--sampler", "importance")
     assert code == 0
     assert "conditional.epr.fixed" in out
     assert "conflict" in out
+
+
+def _report_and_limits(capsys, folder, document):
+    """The report's files and its first block; `limits` of the posterior: value and interval are those of the fit."""
+    from backaction import Experiment, evaluate
+
+    names = {"corner.png", "traces.png", "spectra.png", "index.html", "result.json", "fitted.toml"}
+    assert {p.name for p in (folder / "r").iterdir()} == names
+    page = (folder / "r/index.html").read_text()
+    assert page.index("What limits it") < page.index("Parameters") < page.index("Derived") < page.index("Figures")
+    assert page.count("<img") == 3
+    assert json.loads((folder / "r/result.json").read_text())["derived"] == document["derived"]
+    code, out, err = call(capsys, "limits", str(folder / "p.nc"), "--next", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    jsonschema.validate(found, schema("limits"))
+    fitted = Experiment.load(folder / "r/fitted.toml")
+    assert_allclose(found["value"], evaluate("conditional.epr.variance", fitted), rtol=1e-9)
+    drawn = document["derived"]["conditional.epr.variance"]
+    assert abs(found["q05"] - drawn["q05"]) < 0.5 * drawn["sd"]
+    assert abs(found["q95"] - drawn["q95"]) < 0.5 * drawn["sd"]
+    assert found["next"] == document["next"]
+    assert all(w["q05"] <= w["value"] <= w["q95"] for w in found["without"])
+    code, _, err = call(capsys, "limits", str(folder / "p.nc"), "--record", "b")
+    assert (code, "no record 'b'" in err) == (2, True)
 
 
 def test_mistakes_on_the_command_line(capsys, tmp_path):

@@ -274,9 +274,12 @@ def _lines(measured: Spectrum, fit: SpectrumFit, innovations: Spectrum) -> list[
 
 
 def _in_band(found: Taken, experiment: Experiment, followed: Track) -> dict[str, float]:
-    """Density within +-7.5 % of the modes over that of the neighbouring floor, in the record and in the innovations."""
+    """Density within +-7.5 % of the modes over that of the neighbouring floor, in the record and in the innovations.
+
+    An overdamped mode has no frequency: the lower half of the band, over the rest of it.
+    """
     f = np.abs(mode_frequencies(experiment.system, experiment.reported_modes()))
-    low, high = 0.925 * float(np.min(f)), 1.075 * float(np.max(f))
+    low, high = 0.925 * float(np.min(f)), 1.075 * float(np.max(f)) or 0.5 * found.band_hz[1]
     width = 0.5 * (high - low)
     resolution = max((high - low) / 60, 10 / found.record.duration_s)
     out = {"low_hz": low, "high_hz": high}
@@ -284,7 +287,8 @@ def _in_band(found: Taken, experiment: Experiment, followed: Track) -> dict[str,
         return out
     for key, s in (("before", found.coarser(resolution)), ("after", innovation_spectrum(followed, resolution))):
         inside = float(np.mean(s.band(low, high).density))
-        sides = [s.band(max(low - width, 2 * resolution), low).density, s.band(high, high + width).density]
+        below = [s.band(max(low - width, 2 * resolution), low).density] if low > 0 else []
+        sides = [*below, s.band(high, high + width).density]
         out[key] = inside / float(np.mean(np.concatenate(sides)))
     return out
 

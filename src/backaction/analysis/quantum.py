@@ -61,6 +61,8 @@ def quantum_states(fit: SpectrumFit, posterior: Posterior, record: Record, follo
         "unconditional": document["unconditional"],
         "conditional_continuous": document["conditional"],
         "conditional_sampled": describe_state(sampled),
+        "sampling_loss": technical_noise.sampling_loss(best, followed.covariance),
+        "rates": document["rates"],
     }
     if len(followed.modes) != 2:
         return out

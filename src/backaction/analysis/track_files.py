@@ -255,6 +255,8 @@ def _compared(
         if lost:
             parts = ", ".join(map(str, lost[:6]))
             notes.append(f"technical noise costs {lost[0].loss:.4f} of {lost[0].variance:.4f}: {parts}")
+        sentence = technical_noise.sampling_sentence(technical_noise.sampling_loss(job.experiment, found.covariance))
+        notes += [sentence] if sentence else []
     if not job.check:
         return
     say("retrodicting", None)

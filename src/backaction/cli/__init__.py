@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from backaction.cli import calibrations, design, fits, records, reproduce, states
+from backaction.cli import calibrations, design, fits, limits, records, reproduce, states
 from backaction.errors import BackactionError
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ records.register(app)
 fits.register(app)
 calibrations.register(app)
 design.register(app)
+limits.register(app)
 reproduce.register(app)
 
 

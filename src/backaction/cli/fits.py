@@ -20,11 +20,12 @@ Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the random num
 # options of `fit`
 Output = Annotated[Path | None, typer.Option("-o", "--output", metavar="F.nc", help="ArviZ data (NetCDF).")]
 Figures = Annotated[Path | None, typer.Option("--figures", metavar="FOLDER", help="Figures as PNG.")]
+Report = Annotated[Path | None, typer.Option("--report", metavar="FOLDER", help="HTML report, as of `analyze`.")]
 Sampler = Annotated[str, typer.Option("--sampler", help="nuts, importance (quick), ensemble, laplace (unchecked).")]
 Draws = Annotated[int, typer.Option("--draws", min=50, help="Draws of each chain.")]
 Chains = Annotated[int, typer.Option("--chains", min=1, help="Chains.")]
 Cores = Annotated[int, typer.Option("--cores", min=1, help="Chains at a time.")]
-Next = Annotated[bool, typer.Option("--next", help="Which measurement would narrow V most.")]
+Next = Annotated[bool, typer.Option("--next", help="Which measurement would narrow the result most.")]
 WorstCase = Annotated[str | None, typer.Option("--worst", metavar="CHI2:SD", help="Largest V allowed, such as 4:2.")]
 Evidence = Annotated[bool, typer.Option("--evidence", help="Ln of the evidence, to compare models.")]
 
@@ -39,6 +40,7 @@ def fit(
     campaign: CampaignName,
     output: Output = None,
     figures: Figures = None,
+    report: Report = None,
     sampler: Sampler = "nuts",
     draws: Draws = 1000,
     chains: Chains = 4,
@@ -55,6 +57,7 @@ def fit(
     from backaction.inference.campaign import Campaign
     from backaction.inference.quantities import modes
     from backaction.inference.samplers import METHODS
+    from backaction.report.fit import write_fit_report
 
     if sampler not in METHODS:
         raise InputError(f"--sampler {sampler}: must be one of {', '.join(METHODS)}")
@@ -62,13 +65,13 @@ def fit(
         raise InputError(f"-o {output}: posteriors are written as NetCDF; name it *.nc")
     limits = None if worst is None else _limits(worst)
     distinct([output], [campaign])
-    _check_places(output, figures)
+    _check_places(output, figures, report)
     keep = None if output is None else output.with_name(f".{output.name}.chains")
     with Progress("fit") as progress:
         chosen = Campaign.load(campaign, progress)
         pairs = [r for r in chosen.records if len(modes(r.experiment)) == 2]
-        if (next_ or limits is not None) and not pairs:
-            raise InputError(f"{campaign}: --next and --worst need an EPR variance, of two modes: no record has one")
+        if limits is not None and not pairs:
+            raise InputError(f"{campaign}: --worst needs an EPR variance, of two modes: no record has one")
         found = inference.infer(chosen, sampler, draws, chains, seed, cores, progress, keep)
         more = _more(found, next_, limits, evidence, progress)
         if output is not None:
@@ -76,6 +79,8 @@ def fit(
             _write(found, output, keep)
         if figures is not None:
             _draw(found, figures, progress)
+        if report is not None:
+            write_fit_report(found, report, more, progress)
     document = found.document() | more
     if json:
         put(to_json(document))
@@ -83,6 +88,8 @@ def fit(
         _print(found, document)
     for warning in found.warnings:
         say(f"warning: {warning}")
+    if report is not None:
+        say(f"report: {report / 'index.html'}")
     if not found.passed:
         raise CheckError("checks of the posterior failed; entanglement is not claimed")
 
@@ -126,8 +133,10 @@ def sbc(
         raise CheckError("the posteriors of this campaign are not calibrated")
 
 
-def _check_places(output: Path | None, figures: Path | None) -> None:
+def _check_places(output: Path | None, figures: Path | None, report: Path | None) -> None:
     """Whether the results can be written, before the fit; makes the folder of the figures."""
+    if report is not None and report.exists() and not report.is_dir():
+        raise InputError(f"--report {report}: is a file; name a folder")
     if output is not None and (output.is_dir() or not output.parent.is_dir()):
         raise InputError(f"-o {output}: {'is a folder' if output.is_dir() else 'its folder does not exist'}")
     if figures is not None and figures.exists() and not figures.is_dir():
@@ -183,20 +192,13 @@ def _more(
 
 def _draw(found: Posterior, folder: Path, progress: Progress) -> None:
     from backaction.files import replacing
-    from backaction.report import posterior
+    from backaction.report.fit import drawings
 
     folder.mkdir(parents=True, exist_ok=True)
-    made = {"corner": posterior.corner, "spectra": posterior.spectra}
-    if found.draws.method in ("nuts", "ensemble"):
-        made["traces"] = posterior.traces
-    for name, make in made.items():
+    for name, make in drawings(found).items():
         progress(f"drawing {name}")
         with replacing(folder / f"{name}.png") as path:
-            make(found).savefig(path, dpi=130, format="png")
-    for field in found.campaign.vary:
-        if any(n.startswith("conditional.epr.fixed") for n in found.derived):
-            with replacing(folder / f"epr_against_{field}.png") as path:
-                posterior.against(found, field).savefig(path, dpi=130, format="png")
+            make().savefig(path, dpi=130, format="png")
 
 
 def _print(found: Posterior, document: dict[str, Any]) -> None:
@@ -240,7 +242,7 @@ def _print(found: Posterior, document: dict[str, Any]) -> None:
     for text in document["checks"]["identifiability"]:
         put(f"identifiability: {text}")
     for g in document.get("next", [])[:10]:
-        put(f"next: {g['what']}: sigma(V) {g['now']:.4f} -> {g['after']:.4f}")
+        put(f"next: {g['what']}: sigma({g['of']}) {g['now']:.4g} -> {g['after']:.4g}")
     if "worst" in document:
         put(f"worst case: {document['worst']['sentence']} ({document['worst']['status']})")
     if not found.passed:

@@ -112,6 +112,7 @@ def state(
     ] = None,
 ) -> None:
     """Steady states, unconditional and conditional, with every entanglement measure."""
+    from backaction.cli.show import rate_lines
     from backaction.experiment.describe import beyond_rotating_wave, state_document, state_without
     from backaction.files import to_json
 
@@ -131,7 +132,9 @@ def state(
         return
     put(f"{facts['experiment']}: modes {', '.join(facts['modes'])} ({facts['frame']} frame; {facts['convention']})")
     for which in ("unconditional", "conditional"):
-        put(_state_text(which, facts[which]))
+        put(_state_text(which, facts[which], bool(facts.get("rotating_wave", {}).get("verdict_changes"))))
+    for mode, rates in facts.get("rates", {}).items():
+        put("\n".join([f"\nrates of {mode} (quanta/s)", *rate_lines(rates)]))
     if beyond_rwa:
         b = facts["beyond_rwa"]
         put(_state_text("unconditional, beyond the rotating wave", b["unconditional"]))
@@ -145,17 +148,22 @@ def state(
         say(f"warning: {warning}")
 
 
-def _state_text(which: str, s: dict[str, Any] | None) -> str:
+def _state_text(which: str, s: dict[str, Any] | None, withheld: bool = False) -> str:
+    """One state in words; `withheld`: a verdict that does not hold beyond the rotating wave is not said."""
     import numpy as np
+
+    from backaction.cli.show import mode_line
 
     if s is None:
         return f"\n{which}: none"
     lines = [f"\n{which}", np.array2string(np.array(s["covariance"]), precision=5, suppress_small=True)]
-    lines.append("  occupations           " + ", ".join(f"{k} {v:.5g}" for k, v in s["occupations"].items()))
+    for name, m in s["by_mode"].items():
+        lines.append(f"  {name:<21} {mode_line(m)}")
     lines.append(f"  purity                {s['purity']:.6g}")
     if "epr" in s:
         e = s["epr"]
         word = "entanglement witnessed" if e["variance"] < 1 else "not witnessed by this"
+        word = "in the rotating wave, which does not hold here" if withheld else word
         lines.append(
             f"  EPR variance          {e['variance']:.7g} at a = {e['weight']:.5g}, b = {e['angle_deg']:.5g} deg ({word})"
         )
@@ -164,6 +172,7 @@ def _state_text(which: str, s: dict[str, Any] | None) -> str:
             lines.append(f"  at conditional's a, b {at['variance']:.7g}")
         lines.append(f"  Duan (a = 1)          {s['duan']:.7g}")
         decided = "entangled" if s["ppt_min"] < 0.5 else "separable"
+        decided = "in the rotating wave" if withheld else decided
         lines.append(f"  PPT eigenvalue        {s['ppt_min']:.7g} ({decided}: entangled below 1/2)")
         lines.append(f"  log-negativity        {s['log_negativity']:.6g} ebit")
         lines.append("  steering (bits)       " + ", ".join(f"{k} {v:.4g}" for k, v in s["steering"].items()))

@@ -1,3 +1,8 @@
+from .limits import Imperfection as Imperfection
+from .limits import Limits as Limits
+from .limits import default_result as default_result
+from .limits import find_limits as find_limits
+from .limits import imperfections as imperfections
 from .optimization import Optimum as Optimum
 from .optimization import optimize as optimize
 from .problems import Problem as Problem

@@ -12,8 +12,13 @@ from backaction.experiment.results import evaluate, gaussian_state
 from backaction.states import entanglement
 from backaction.states.gaussian import GaussianState
 from backaction.states.measures import describe_state, measures, readout_map
+from backaction.states.one_mode import by_mode
 from backaction.systems.linear import LinearSystem
+from backaction.systems.rates import mode_rates
 from backaction.systems.view import View
+
+OFF = 0.1
+"""Relative error of the rotating wave that is said even where it leaves the verdict."""
 
 
 def document(experiment: Experiment) -> dict[str, Any]:
@@ -37,10 +42,20 @@ def document(experiment: Experiment) -> dict[str, Any]:
         "resolved": {e.name: {"kind": e.kind} | e.to_table() for e in resolved.elements},
         "poles": poles,
         "derived": derived,
+        "rates": {m.name: mode_rates(system, m.name).table() for m in system.modes if m.kind == "oscillator"},
+        "by_mode": {which: _words(experiment, which) for which in ("unconditional", "conditional")},
         "sources": list(system.sources),
         "currents": list(system.currents),
         "check": str(system.check()),
     }
+
+
+def _words(experiment: Experiment, state: str) -> dict[str, dict[str, float]] | None:
+    """Occupation, purity and squeezing of each mode in a steady state; None where there is none."""
+    try:
+        return by_mode(gaussian_state(experiment, state))
+    except (InputError, ModelError):
+        return None
 
 
 def _blind_currents(system: LinearSystem, modes: tuple[str, ...]) -> list[str]:
@@ -50,7 +65,32 @@ def _blind_currents(system: LinearSystem, modes: tuple[str, ...]) -> list[str]:
     generic = 1.37 * (np.max(np.abs(system.A), initial=0.0) + 1.0) * (0.3 + 0.7j)
     reach = np.abs(np.linalg.solve((generic * np.eye(n) - system.A).T, d.C.T.astype(complex))).T[:, index]
     blind = [name for name, row in zip(system.currents, reach, strict=True) if not np.any(row > 0)]
-    return [f"the current '{name}' sees none of the modes {', '.join(modes)}" for name in blind]
+    return [f"the current '{name}' carries no direct signal of {', '.join(modes)}" for name in blind]
+
+
+def _rotating_wave(experiment: Experiment, state: GaussianState) -> dict[str, Any]:
+    """Whether what the rotating wave drops would change the verdict of the unconditional `state`, to lowest order.
+
+    `verdict_changes` is None where that cannot be told, with the `reason`.
+    """
+    try:
+        periodic = experiment.periodic()
+        V, growth = periodic.lowest_order()
+    except (InputError, ModelError) as error:
+        return {"verdict_changes": None, "reason": str(error)}
+    if growth >= 0:
+        reason = f"a solution grows at {growth / np.pi / 2:.4g} Hz: there is no steady state"
+        return {"verdict_changes": True, "unstable": True, "reason": reason}
+    out: dict[str, Any] = {"verdict_changes": False, "unstable": False, "reason": ""}
+    if len(state.modes) == 2:
+        beyond = View(periodic.average, state.modes).of(V)
+        here, there = (float(entanglement.epr(v).variance) for v in (state, beyond))
+        nu, nu_beyond = (float(entanglement.ppt_min(v)) for v in (state, beyond))
+        off = f"it makes the EPR variance {here:.4f} where {there:.4f} is left beyond it ({100 * (here / there - 1):+.0f} %)"
+        out |= {"verdict_changes": (here < 1) != (there < 1) or (nu < 0.5) != (nu_beyond < 0.5)}
+        out |= {"reason": off if abs(here / there - 1) > OFF or out["verdict_changes"] else ""}
+        out |= {"epr_variance": there, "ppt_min": nu_beyond}
+    return out
 
 
 def beyond_rotating_wave(experiment: Experiment, below_hz: float | None = None) -> dict[str, Any]:
@@ -146,5 +186,11 @@ def state_document(experiment: Experiment) -> dict[str, Any]:
             value = entanglement.epr_variance(u, best.weight, best.angle_deg)
             at = {"variance": float(value), "weight": float(best.weight), "angle_deg": float(best.angle_deg)}
         out["unconditional"]["epr_at_conditional"] = at
+    out["rates"] = {m: mode_rates(system, m).table() for m in modes}
+    if u is not None and any(e.turns for e in experiment.elements):
+        out["rotating_wave"] = wave = _rotating_wave(experiment, u)
+        if wave["verdict_changes"] is not None and wave["reason"]:
+            word = "does not hold" if wave["verdict_changes"] else "is far off"
+            warnings.append(f"the rotating wave {word}: {wave['reason']} (see state --beyond-rwa)")
     out["warnings"] = warnings
     return out

@@ -1,6 +1,7 @@
 """What a posterior says about the next measurement, and about the worst model that the data allow.
 
-Both look at the EPR variance V of one record at its fixed (a, angle), the one that is reported.
+Both look at the EPR variance V of one record at its fixed (a, angle), the one that is reported; what to measure next also
+at the conditional occupation of the first mode, where no record has two.
 
 * Next: sigma(V)^2 = g^T (sum_r F_r + P)^-1 g with g = dV/du, F_r the Fisher information of record r and P the priors' (the
   identity): a calibration with half its error is P_ii = 4, a record with twice the averages 2 F_r.
@@ -19,20 +20,21 @@ from backaction.inference.model import Systems
 from backaction.inference.posterior import Posterior
 from backaction.inference.target import Evaluator
 from backaction.numerics.matrices import Array
-from backaction.states import entanglement
+from backaction.states import entanglement, one_mode
 
 
 @dataclass(frozen=True)
 class Gain:
-    """Sigma of V now and after one improvement."""
+    """Sigma of the quantity `of` (V, or an occupation) now and after one improvement."""
 
     what: str
     kind: str
     now: float
     after: float
+    of: str = "V"
 
     def __str__(self) -> str:
-        return f"{self.what}: sigma(V) {self.now:.4f} -> {self.after:.4f}"
+        return f"{self.what}: sigma({self.of}) {self.now:.4g} -> {self.after:.4g}"
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,28 @@ class Worst:
         )
 
 
-class _Variance:
-    """V(u) of one record at its fixed (a, angle), and its gradient by central differences of the compiled solver."""
+class _Occupation:
+    """Conditional occupation of one record's first mode at u, and its gradient by central differences of the solver."""
+
+    def __init__(self, found: Posterior, record: str | None) -> None:
+        names = [r.name for r in found.campaign.records]
+        if record is not None and record not in names:
+            raise InputError(f"no record '{record}'{nearest(record, names)}")
+        self.systems: Systems = found.target.systems(0 if record is None else names.index(record))
+        self.symbol = f"occupation of {self.systems.modes[0]}"
+
+    def __call__(self, u: Array) -> Array:
+        return np.asarray(one_mode.occupation(self.systems.conditional(u)))
+
+    def slope(self, u: Array, steps: Array) -> Array:
+        """Derivatives along the columns of `steps` (P, k)."""
+        h, k = 1e-4, steps.shape[1]
+        both = self(np.concatenate([u + h * steps.T, u - h * steps.T]))
+        return (both[:k] - both[k:]) / (2 * h)
+
+
+class _Variance(_Occupation):
+    """V(u) of one record at its fixed (a, angle)."""
 
     def __init__(self, found: Posterior, record: str | None) -> None:
         names = [r.name for r in found.campaign.records]
@@ -72,20 +94,13 @@ class _Variance:
             record = min(known, key=lambda n: float(np.nanmean(known[n].values)))
         elif record not in known:
             raise InputError(f"no record '{record}'{nearest(record, known)}")
-        self.record = record
+        self.record, self.symbol = record, "V"
         self.weight, self.angle_deg = known[record].facts["weight"], known[record].facts["angle_deg"]
         self.systems: Systems = found.target.systems(names.index(record))
 
     def __call__(self, u: Array) -> Array:
         V = self.systems.conditional(u)
         return np.asarray(entanglement.epr_variance(V, self.weight, self.angle_deg))
-
-    def slope(self, u: Array, steps: Array) -> Array:
-        """Derivatives along the columns of `steps` (P, k)."""
-        h = 1e-4
-        both = self(np.concatenate([u + h * steps.T, u - h * steps.T]))
-        k = steps.shape[1]
-        return (both[:k] - both[k:]) / (2 * h)
 
 
 def next_measurements(found: Posterior, record: str | None = None) -> list[Gain]:
@@ -94,11 +109,14 @@ def next_measurements(found: Posterior, record: str | None = None) -> list[Gain]
     Raises
     ------
     InputError
-        If no record has two modes, or `record` is unknown.
+        If no record has a mode, or `record` is unknown.
     """
     target, u = found.target, found.ready.mode.u
-    variance = _Variance(found, record)
-    g = variance.slope(u, np.eye(target.size))
+    if not any(n.startswith("conditional.") for n in found.derived):
+        raise InputError(f"{found.campaign.name}: no record has a conditional state")
+    two = any(n.startswith("conditional.epr.fixed") for n in found.derived)
+    asked = _Variance(found, record) if two else _Occupation(found, record)
+    g = asked.slope(u, np.eye(target.size))
     at_model = target.with_data(target.models(u))
     eye = np.eye(target.size)
     each = [at_model.only(k).evaluator().hessian(u) - eye for k in range(len(target.campaign.records))]
@@ -116,12 +134,20 @@ def next_measurements(found: Posterior, record: str | None = None) -> list[Gain]
         half[i, i] = 2.0  # of the normal scores z = M u, whose prior covariance is M M^T: twice the precision's root
         mixed = np.linalg.solve(mix, half @ mix)
         better = total - eye + mixed.T @ mixed
-        out.append(Gain(f"half the error of {target.labels()[i]}", "calibration", now, sigma(better)))
+        out.append(Gain(f"half the error of {target.labels()[i]}", "calibration", now, sigma(better), asked.symbol))
     for r, F in zip(target.campaign.records, each, strict=True):
-        out.append(Gain(f"twice the averages of {r.name}", "record", now, sigma(total + F)))
+        out.append(Gain(f"twice the averages of {r.name}", "record", now, sigma(total + F), asked.symbol))
     if len(each) > 1:
-        out.append(Gain("twice the averages of all records", "record", now, sigma(total + sum(each))))
+        out.append(Gain("twice the averages of all records", "record", now, sigma(total + sum(each)), asked.symbol))
     return sorted(out, key=lambda x: x.after)
+
+
+def advice(found: Posterior) -> list[Gain]:
+    """`next_measurements`, [] where there is nothing that it could be asked of."""
+    try:
+        return next_measurements(found)
+    except (InputError, ModelError, np.linalg.LinAlgError):
+        return []
 
 
 def worst_case(
@@ -214,4 +240,4 @@ def _largest(
     return best, place(best_w), status
 
 
-__all__ = ["Gain", "Worst", "next_measurements", "worst_case"]
+__all__ = ["Gain", "Worst", "advice", "next_measurements", "worst_case"]

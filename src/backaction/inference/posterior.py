@@ -14,6 +14,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from backaction.experiment.experiment import Experiment
 from backaction.files import provenance
 from backaction.inference import diagnostics, quantities, samplers
 from backaction.inference.campaign import Campaign
@@ -68,6 +71,24 @@ class Posterior:
     def derived_summary(self) -> dict[str, dict[str, float]]:
         """The same of every derived quantity."""
         return {n: diagnostics.summarised(q.values) | q.facts for n, q in self.derived.items()}
+
+    def fields(self, record: int) -> dict[str, Array]:
+        """What the draws give to one record's experiment, ties included: {field: (chains * draws,)}."""
+        flat = self.draws.flat
+        return {f: np.broadcast_to(v, (len(flat),)) for f, v in self.target.fields(record, flat).items()}
+
+    def experiment_at_mean(self, record: int) -> Experiment:
+        """One record's experiment at the posterior mean of its fields."""
+        means = {f: float(np.mean(v)) for f, v in self.fields(record).items()}
+        return self.campaign.records[record].experiment.with_values(means, "posterior mean")
+
+    @property
+    def main_record(self) -> int:
+        """The record with the least EPR variance, or the first."""
+        names = [r.name for r in self.campaign.records]
+        size = {k: s["mean"] for k, n in enumerate(names)
+                if (s := self.derived_summary.get(f"conditional.epr.fixed[{n}]")) is not None}  # fmt: skip
+        return min(size, key=lambda k: size[k]) if size else 0
 
     def document(self) -> dict[str, Any]:
         """The JSON document of `backaction fit --json`."""

@@ -18,7 +18,10 @@ from backaction.experiment.experiment import Experiment
 from backaction.experiment.ties import expression
 from backaction.inference.target import Target
 from backaction.numerics.matrices import Array
-from backaction.states import entanglement
+from backaction.states import entanglement, one_mode
+from backaction.states.measures import ONE_MODE
+from backaction.systems.linear import LinearSystem
+from backaction.systems.rates import mode_rates
 from backaction.systems.view import STATES
 
 
@@ -35,8 +38,9 @@ def quantities(target: Target, u: Array, asked: Mapping[str, str] | None = None)
 
     For two modes: `conditional.epr.fixed`, `conditional.epr.variance` (the optimum of each draw), `unconditional.epr.fixed`
     (at the conditional's a, angle), `conditional.ppt_min`, `conditional.log_negativity` (none where the modes do not meet);
-    `bare.` the same without technical noise and further modes. For one: occupation and purity. `asked` adds results by
-    name and expressions over fields.
+    `bare.` the same without technical noise and further modes. For one: `conditional.occupation.MODE` and the other words of
+    `states.one_mode`, `unconditional.occupation.MODE`, and `rates.back_action.MODE`, ... in quanta/s (`systems.rates`).
+    `asked` adds results by name and expressions over fields.
 
     Raises
     ------
@@ -81,10 +85,18 @@ def _of_state(target: Target, k: int, u: Array, bare: bool) -> dict[str, Derived
         out[name] = DerivedQuantity(np.where(good, values, np.nan), facts)
 
     if len(systems.modes) != 2:
+        U = systems.unconditional(u)
         for i, mode in enumerate(systems.modes):
-            own = safe[:, 2 * i : 2 * i + 2, 2 * i : 2 * i + 2]
-            put(f"conditional.occupation.{mode}", (own[:, 0, 0] + own[:, 1, 1]) / 2 - 0.5)
+            own = slice(2 * i, 2 * i + 2)
+            for word, of in ONE_MODE.items():
+                put(f"conditional.{word}.{mode}", of(safe[:, own, own]))
+            put(f"unconditional.occupation.{mode}", one_mode.occupation(U[:, own, own]))
         put("conditional.purity", 1 / (2 ** len(systems.modes) * np.sqrt(np.linalg.det(safe))))
+        if not bare:
+            built = target.experiment(k, u).system
+            for mode in systems.modes:
+                for word, values in _rates(built, mode).items():
+                    put(f"rates.{word}.{mode}", np.broadcast_to(values, good.shape))
         return out
     if not np.any(safe[:, :2, 2:]):
         return out  # the two modes never meet in this record
@@ -100,6 +112,15 @@ def _of_state(target: Target, k: int, u: Array, bare: bool) -> dict[str, Derived
     U = systems.unconditional(u)
     put("unconditional.epr.fixed", entanglement.epr_variance(U, a, b), weight=a, angle_deg=b)
     return out
+
+
+def _rates(system: LinearSystem, mode: str) -> dict[str, Array]:
+    """Rates in quanta/s, total efficiency and cooperativity of a mode, by name."""
+    r = mode_rates(system, mode)
+    return {
+        "back_action": r.back_action, "thermal": r.thermal, "decoherence": r.decoherence, "measurement": r.measurement,
+        "eta_total": r.eta_total, "cooperativity": r.cooperativity,
+    }  # fmt: skip
 
 
 def _share(inside: Array) -> float:

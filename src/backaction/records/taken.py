@@ -11,7 +11,7 @@ from backaction.experiment.experiment import Experiment
 from backaction.records.record import Record
 from backaction.records.shot_level import ShotNoise, shot_noise
 from backaction.records.spectrum import Spectrum, averaged_spectrum
-from backaction.systems.poles import mode_frequencies, narrowest
+from backaction.systems.poles import mode_band, mode_frequencies, narrowest
 
 BINS_PER_LINE = 8
 """Bins over the narrowest line of the model: finer ones say nothing more, coarser ones wash the line out."""
@@ -82,7 +82,7 @@ def taken(
 
 
 def band_of(experiment: Experiment, record: Record, cut: bool = False) -> tuple[float, float]:
-    """The experiment's band, else 0.9 to 1.1 times its modes' frequencies, all of it for modes of a rotating frame.
+    """The experiment's band, else that of its modes' lines (`mode_band`), all of it for modes of a rotating frame.
 
     It must lie within the record's spectrum (`cut`: where it is not given, as much of it as does).
     """
@@ -93,10 +93,10 @@ def band_of(experiment: Experiment, record: Record, cut: bool = False) -> tuple[
             return band
     else:
         f = np.abs(mode_frequencies(experiment.system, experiment.reported_modes()))
-        band = (float(0.9 * np.min(f)), float(1.1 * np.max(f)))
-        if np.max(f) < ROTATING * top:
+        band = mode_band(experiment.system, experiment.reported_modes())
+        if np.max(f) < ROTATING * top and experiment.view.frame.kind != "lab":
             band = (0.0, top)
-        elif cut:
+        elif cut or 1.1 * np.max(f) < top:
             band = (band[0], min(band[1], top))
     centre = record.reference_hz or 0.0
     if max(abs(band[1] - centre), abs(band[0] - centre) if record.is_complex else 0.0) > top:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,11 @@ import numpy as np
 
 from backaction._version import __version__
 from backaction.analysis.analysis import Analysis, epr_trajectory, shot_units
+from backaction.analysis.technical_noise import sampling_sentence
 from backaction.files import to_json
+from backaction.inference.advice import advice
 from backaction.report.figures import covariance, draw_spectrum, ratio, trajectory
+from backaction.report.limits import limits_section
 from backaction.report.page import Cell, Picture, Section, numbers, page, save, shown, staged
 from backaction.report.posterior import corner
 from backaction.systems.sampled import sampled_budget
@@ -176,30 +179,84 @@ CAPTIONS = {
 
 
 def _page(analysis: Analysis, document: dict[str, Any], images: dict[str, str]) -> str:
-    kind = {True: "yes", False: "no", None: "withheld"}[analysis.entangled]
+    kind = {True: "yes", False: "no", None: "plain" if analysis.passed else "withheld"}[analysis.entangled]
     checks = [
         [Cell(t.name), Cell("passed", "good") if t.passed else Cell("FAILED", "bad"), Cell(t.sentence)]
         for t in analysis.tests
     ]
     pictures = [Picture(data, CAPTIONS[name], CAPTIONS[name]) for name, data in images.items()]
     sections = [
-        Section("Does the model fit the record?", rows=checks), _numbers(analysis), Section("Figures", figures=pictures),
-        _parameters(analysis),
+        *_limits(analysis), Section("Does the model fit the record?", rows=checks), _numbers(analysis),
+        Section("Figures", figures=pictures), _parameters(analysis),
     ]  # fmt: skip
     name = analysis.experiment.name
     heading = f"{name}: {Path(analysis.record.name).name}"
     return page(name, heading, analysis.verdict, kind, sections, analysis.warnings, _provenance(analysis, document))
 
 
+ONE_MODE = {
+    "conditional.occupation": "conditional occupation (quanta)",
+    "conditional.thermal_occupation": "of it thermal, sqrt(det V) - 1/2",
+    "unconditional.occupation": "unconditional occupation",
+    "conditional.purity": "conditional purity",
+    "conditional.squeezing_db": "conditional squeezing (dB below vacuum)",
+    "rates.back_action": "back-action (quanta/s)",
+    "rates.thermal": "thermal decoherence (quanta/s)",
+    "rates.decoherence": "decoherence, all (quanta/s)",
+    "rates.measurement": "measurement (quanta/s)",
+    "rates.eta_total": "total efficiency, measurement/decoherence",
+    "rates.cooperativity": "cooperativity, back-action/thermal (Huang's is twice that)",
+}
+"""What is quoted of each mode alone, in the order of the table."""
+
+
+def mode_rows(
+    derived: Mapping[str, Mapping[str, float]], modes: Sequence[str], tail: str = ""
+) -> list[tuple[str, str]]:
+    """Mean, sd and 5-95 % of everything that a posterior says of each mode alone; `tail` is `[record]` of several."""
+    rows = []
+    for mode in modes:
+        for name, text in ONE_MODE.items():
+            s = derived.get(f"{name}.{mode}{tail}")
+            if s is not None and np.isfinite(s["mean"]):
+                rows.append(
+                    (f"{mode}: {text}", f"{shown(s['mean'], s['sd'])} (5–95 %: {s['q05']:.4g} – {s['q95']:.4g})")
+                )
+    return rows
+
+
+def _one_mode(analysis: Analysis, quantum: dict[str, Any]) -> list[tuple[str, str]]:
+    """Each mode alone: the filter of this record, then the posterior of a continuous one."""
+    rows = []
+    for mode, m in quantum["conditional_sampled"]["by_mode"].items():
+        text = f"{m['occupation']:.4g} quanta (thermal {m['thermal_occupation']:.4g}), purity {m['purity']:.4g}"
+        squeezed = f"squeezing {m['squeezing_db']:+.3g} dB at {m['squeezed_angle_deg']:.3g}°"
+        rows.append((f"{mode}: this record's filter", f"{text}, {squeezed}"))
+    derived = {} if analysis.posterior is None else analysis.posterior.derived_summary
+    return rows + mode_rows(derived, tuple(quantum["conditional_sampled"]["by_mode"]))
+
+
+def _limits(analysis: Analysis) -> list[Section]:
+    """The first block: what limits the state and what to change; none without a quantum scale."""
+    found = analysis.posterior
+    if analysis.quantum is None or found is None:
+        return []
+    return [limits_section(analysis.fit.experiment, found.fields(0), [asdict(g) for g in advice(found)])]
+
+
 def _numbers(analysis: Analysis) -> Section:
     rows: list[tuple[str, str]] = []
     q = analysis.quantum
+    if q is not None and "epr_variance" not in q:
+        rows += _one_mode(analysis, q)
     if q is not None and "epr_variance" in q:
         e, u = q["epr_variance"], q["unconditional"]
         rows += [
             ("EPR variance, this record's filter",
              f"{e['value']:.4f} ± {e['sd']:.4f} (5–95 %: {e['q05']:.4f} – {e['q95']:.4f})"),
             ("same, continuous record", f"{e['continuous_limit']:.4f}"),
+            ("total efficiency of the measurement of " + ", ".join(q["rates"]),
+             ", ".join(f"{r['eta_total']:.3f}" for r in q["rates"].values())),
             ("at weight a, angle b", f"{e['weight']:.4f}, {e['angle_deg']:.2f}°"),
             ("P(V < 1) given the model", f"{e['probability_below_1']:.3f}"),
             *_technical(q),
@@ -210,6 +267,8 @@ def _numbers(analysis: Analysis) -> Section:
             ("smallest PPT eigenvalue (entangled below 1/2)", f"{q['ppt']['value']:.4f} ± {q['ppt']['sd']:.4f}"),
             ("log-negativity (ebit)", f"{q['conditional_sampled']['log_negativity']:.4f}"),
         ]  # fmt: skip
+    if q is not None and (sampling := sampling_sentence(q["sampling_loss"])):
+        rows.append(("continuous and sampled filter", sampling))
     if "after" in analysis.in_band:
         b = analysis.in_band
         rows.append(
@@ -218,6 +277,8 @@ def _numbers(analysis: Analysis) -> Section:
                 f"{b['before']:.3g} in the record, {b['after']:.3g} in the innovations",
             )
         )
+    fit = analysis.fit
+    rows.append(("power in the band, measured over model", f"{fit.band_ratio:.4f} (p = {fit.p:.2g})"))
     return Section("Numbers", rows=[[Cell(a), *numbers(b)] for a, b in rows])
 
 

@@ -27,6 +27,9 @@ h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem;border-bottom:1px solid
 table{border-collapse:collapse;width:100%;font-size:.9rem}
 td,th{text-align:left;padding:.25rem .6rem;border-bottom:1px solid #eaeef2}
 td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}img{max-width:100%}.bad{color:#cf222e;font-weight:600}.good{color:#1a7f37}
+.wide{overflow-x:auto}figure{margin:1rem 0}
+@media(max-width:40rem){table{font-size:.8rem}td,th{padding:.25rem .3rem;overflow-wrap:anywhere}
+th,td.n,.good,.bad{overflow-wrap:normal}}
 footer{color:#57606a;font-size:.85rem;margin-top:2rem}
 """
 
@@ -70,7 +73,7 @@ def page(
     warnings: Sequence[str] = (),
     footer: Sequence[str] = (),
 ) -> str:
-    """The page as HTML, everything in it; `kind` of the verdict is yes, no or withheld."""
+    """The page as HTML, everything in it; `kind` of the verdict is yes, no, withheld or plain."""
     shown = [s for s in sections if s.rows or s.paragraphs or s.items or s.figures]
     return str(
         _template().render(
@@ -131,7 +134,7 @@ def shown(value: float, sd: float) -> str:
     if not (np.isfinite(sd) and sd > 0):
         return f"{value:.6g}"
     digits = int(1 - np.floor(np.log10(sd)))
-    if digits <= 9 and abs(value) < 1e9:
+    if digits <= 7 and abs(value) < 1e9:
         return f"{round(value, digits):.{max(0, digits)}f} ± {round(sd, digits):.{max(0, digits)}f}"
     places = max(1, int(np.floor(np.log10(max(abs(value), sd)))) + digits)
     return f"{value:.{places}e} ± {sd:.1e}"

@@ -15,3 +15,10 @@ from .gaussian import symplectic_spectrum as symplectic_spectrum
 from .measures import Measure as Measure
 from .measures import describe_state as describe_state
 from .measures import readout_map as readout_map
+from .one_mode import by_mode as by_mode
+from .one_mode import least_variance as least_variance
+from .one_mode import mode_purity as mode_purity
+from .one_mode import occupation as occupation
+from .one_mode import squeezed_angle_deg as squeezed_angle_deg
+from .one_mode import squeezing_db as squeezing_db
+from .one_mode import thermal_occupation as thermal_occupation

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backaction.numerics.matrices import Array
-from backaction.states import entanglement
+from backaction.states import entanglement, one_mode
 from backaction.states.gaussian import GaussianState
 from backaction.systems.labels import Port
 from backaction.systems.linear import LinearSystem
@@ -40,8 +40,8 @@ def measures(view: View) -> dict[str, Measure]:
 
 def _of_modes(view: View) -> dict[str, Measure]:
     size = 2.0 ** len(view.modes)
-    out = {f"occupation.{m}": _occupation(k) for k, m in enumerate(view.modes)}
-    return out | {"purity": Measure(lambda V: 1 / (size * np.sqrt(np.linalg.det(V))))}
+    out = {"purity": Measure(lambda V: 1 / (size * np.sqrt(np.linalg.det(V))))}
+    return out | {f"{word}.{m}": _of_one(of, k) for word, of in ONE_MODE.items() for k, m in enumerate(view.modes)}
 
 
 def _of_pairs(view: View) -> dict[str, Measure]:
@@ -135,9 +135,19 @@ def _of_readout(view: View) -> dict[str, Measure]:
     }
 
 
-def _occupation(mode: int) -> Measure:
-    i = 2 * mode
-    return Measure(lambda V: (V[..., i, i] + V[..., i + 1, i + 1] - 1) / 2)
+ONE_MODE: dict[str, Callable[[Array], Any]] = {
+    "occupation": one_mode.occupation,
+    "thermal_occupation": one_mode.thermal_occupation,
+    "purity": one_mode.mode_purity,
+    "squeezing_db": one_mode.squeezing_db,
+    "least_variance": one_mode.least_variance,
+}
+"""Measures of each mode alone: `occupation.MODE`, ..."""
+
+
+def _of_one(of: Callable[[Array], Any], mode: int) -> Measure:
+    own = slice(2 * mode, 2 * mode + 2)
+    return Measure(lambda V: of(V[..., own, own]))
 
 
 def _log_negativity_slope(V: Array) -> Array:
@@ -152,6 +162,7 @@ def describe_state(state: GaussianState, readout: Array | None = None) -> dict[s
         "symplectic_eigenvalues": state.symplectic_eigenvalues().tolist(),
         "purity": float(state.purity),
         "occupations": {m: float(state.occupation(m)) for m in state.modes},
+        "by_mode": one_mode.by_mode(state),
     }
     if len(state.modes) == 2:
         first, second = state.modes

@@ -11,6 +11,8 @@ from .periodic import PeriodicSystem as PeriodicSystem
 from .poles import mode_frequencies as mode_frequencies
 from .poles import narrowest as narrowest
 from .poles import pole as pole
+from .rates import Rates as Rates
+from .rates import mode_rates as mode_rates
 from .realizability import Realizability as Realizability
 from .response import Budget as Budget
 from .response import Response as Response

@@ -134,6 +134,23 @@ class PeriodicSystem:
             before = now
         return self._over_a_period()
 
+    def lowest_order(self) -> tuple[Array, float]:
+        """(V averaged over a period, largest real part of an exponent in rad/s) from the drift's own harmonics alone.
+
+        Hill's determinant and harmonic balance cut at the highest harmonic of the drift: milliseconds, and right to the
+        next order in rate over frequency of what turns.
+
+        Raises
+        ------
+        ModelError
+            If there are too many harmonics for that.
+        """
+        K = max(self.highest, 1)
+        if (2 * K + 1) * self.average.A.shape[-1] ** 2 > 1000:
+            raise ModelError(f"{K} harmonics are too many for a quick look beyond the rotating wave")
+        growth = float(np.max(np.linalg.eigvals(self._blocks(K + 1)).real))
+        return symmetric(np.real(self.covariance_harmonics(K)[0])), growth
+
     def _over_a_period(self) -> tuple[Array, float]:
         """(average, ripple) by stepping through a period from its fixed point: for many harmonics."""
         fine = max(200, 600 * self.highest)

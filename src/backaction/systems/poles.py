@@ -76,6 +76,24 @@ def mode_frequencies(system: LinearSystem, modes: tuple[str, ...]) -> Array:
     return np.array(out)
 
 
+LINE_WIDTHS, LINE_SHARE = 2.0, 0.1
+"""A line is looked at over so many full widths or this share of its frequency on either side, whichever is more."""
+
+
+def mode_band(system: LinearSystem, modes: tuple[str, ...]) -> tuple[float, float]:
+    """Frequencies in Hz that hold the lines of these modes; an overdamped one, with two real poles, reaches down to 0."""
+    values, vectors = np.linalg.eig(system.A)
+    left = np.linalg.pinv(vectors)
+    low, high = np.inf, 0.0
+    for name in modes:
+        share = np.abs(vectors * left.T)[system.mode(name)].sum(axis=0)
+        own = np.argsort(-share)[:2]
+        centre, width = np.abs(values[own].imag) / TWO_PI, -2 * values[own].real / TWO_PI
+        reach = np.maximum(LINE_SHARE * centre, LINE_WIDTHS * width)
+        low, high = min(low, float(np.min(centre - reach))), max(high, float(np.max(centre + reach)))
+    return max(low, 0.0), high
+
+
 def instability(system: LinearSystem) -> str:
     """One line that names the unstable eigenvalue and the mode it comes from.
 
