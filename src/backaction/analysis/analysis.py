@@ -95,6 +95,7 @@ class Analysis:
                 "shot_noise_density": noise.density if noise.floor_known else None,
                 "unit": f"{noise.unit}^2/Hz",
                 "relative_sd": noise.relative_sd,
+                "reproducibility": noise.reproducibility,
                 "dark_sn": noise.dark_sn,
                 "flat_p": noise.flat_p,
             },

@@ -19,6 +19,8 @@ from backaction.inference.target import Target
 from backaction.numerics.matrices import Array
 from backaction.records.statistics import LEVEL, Check, chi_square_p, normal_p
 
+FAMILY = 1e-3
+"""Share of right models in which some calibration or direction may be said to contradict the data."""
 TOLD = 0.05
 """Share of the prior's variance that data must take away for a direction to be looked at."""
 
@@ -58,15 +60,16 @@ class Conflict:
         p = chi_square_p(self.scores) if self.scores.size else 1.0
         z, what = self.largest
         words = "compatible" if p >= LEVEL else "NOT compatible"
-        own = "no calibration contradicts" if self.family_p >= LEVEL else "a calibration CONTRADICTS"
+        own = "no calibration contradicts" if self.family_p >= FAMILY else "a calibration CONTRADICTS"
         return [
             Check(
                 "data against priors", p >= LEVEL, float(np.sum(self.scores**2)), p,
                 f"data and priors are {words} (p = {p:.2g} over {self.scores.size} measured directions)",
             ),
             Check(
-                "calibrations", self.family_p >= LEVEL, z, self.family_p,
+                "calibrations", self.family_p >= FAMILY, z, self.family_p,
                 f"{own} the data (largest conflict {z:+.1f} sigma: {what}; p = {self.family_p:.2g} in {self.looks} looks)",
+                FAMILY,
             ),
         ]  # fmt: skip
 

@@ -71,7 +71,7 @@ def _converged(draws: Draws, labels: Sequence[str]) -> Check:
         good = draws.status == "converged"
         k = draws.facts.get("pareto_k", float("nan"))
         words = f"importance sampling: {draws.status}, Pareto k = {k:.2f}" if good else draws.status
-        return Check("sampler", good, k, None, words)
+        return Check("sampler", good, k, None, words, 0.0)
     stats = [summarised(draws.u[..., i]) for i in range(draws.u.shape[-1])]
     worst = max(s["rhat"] for s in stats)
     bulk, tail = min(s["ess_bulk"] for s in stats), min(s["ess_tail"] for s in stats)
@@ -86,7 +86,7 @@ def _converged(draws: Draws, labels: Sequence[str]) -> Check:
     if not good:
         slow = max(range(len(stats)), key=lambda i: stats[i]["rhat"] if np.isfinite(stats[i]["rhat"]) else np.inf)
         words += f": NOT converged (worst: {labels[slow]}; more draws or chains)"
-    return Check("sampler", good, worst, None, words)
+    return Check("sampler", good, worst, None, words, 0.0)
 
 
 def _predicted(fine: Target, draws: Draws, most: int = 100) -> list[Check]:

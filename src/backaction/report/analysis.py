@@ -150,6 +150,27 @@ def innovations_figure(analysis: Analysis) -> Any:
     return fig
 
 
+def share_of(share: float) -> str:
+    """A share of false alarms in words."""
+    return f"{100 * share:.2g} %" if share else "–"
+
+
+def _second(e: dict[str, Any]) -> list[tuple[str, str]]:
+    """The same at the pair of the posterior's mean, which this record chose."""
+    where = f"a = {e['weight']:.4f}, b = {e['angle_deg']:.2f}°"
+    return [("EPR variance at the pair that this record prefers", f"{e['value']:.4f} ± {e['sd']:.4f} ({where})")]
+
+
+def _separable(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """How far the nearest separable model is, and by how many sd each calibration would have to be wrong there."""
+    title = f"nearest separable model ({found['kind']})"
+    if found["status"] != "nearest":
+        return [(title, found["status"])]
+    moved = sorted(found["calibrations_sd"].items(), key=lambda item: -abs(item[1]))[:5]
+    parts = ", ".join(f"{n} {z:+.1f}" for n, z in moved)
+    return [(title, f"{found['distance_sd']:.1f} sd away"), ("calibrations there, in prior sd", parts)]
+
+
 def _technical(quantum: dict[str, Any]) -> list[tuple[str, str]]:
     """What technical noise costs, where there is any."""
     costs = quantum["technical_cost"]
@@ -181,12 +202,17 @@ CAPTIONS = {
 def _page(analysis: Analysis, document: dict[str, Any], images: dict[str, str]) -> str:
     kind = {True: "yes", False: "no", None: "plain" if analysis.passed else "withheld"}[analysis.entangled]
     checks = [
-        [Cell(t.name), Cell("passed", "good") if t.passed else Cell("FAILED", "bad"), Cell(t.sentence)]
+        [
+            Cell(t.name), Cell("passed", "good") if t.passed else Cell("FAILED", "bad"), *numbers(share_of(t.share)),
+            Cell(t.sentence),
+        ]
         for t in analysis.tests
-    ]
+    ]  # fmt: skip
+    head = [Cell("check"), Cell(""), *numbers("right models it may refuse"), Cell("what was found")]
+    budget = f"All checks together refuse at most {share_of(sum(t.share for t in analysis.tests))} of right models."
     pictures = [Picture(data, CAPTIONS[name], CAPTIONS[name]) for name, data in images.items()]
     sections = [
-        *_limits(analysis), Section("Does the model fit the record?", rows=checks), _numbers(analysis),
+        *_limits(analysis), Section("Does the model fit the record?", head, checks, [budget]), _numbers(analysis),
         Section("Figures", figures=pictures), _parameters(analysis),
     ]  # fmt: skip
     name = analysis.experiment.name
@@ -257,8 +283,10 @@ def _numbers(analysis: Analysis) -> Section:
             ("same, continuous record", f"{e['continuous_limit']:.4f}"),
             ("total efficiency of the measurement of " + ", ".join(q["rates"]),
              ", ".join(f"{r['eta_total']:.3f}" for r in q["rates"].values())),
-            ("at weight a, angle b", f"{e['weight']:.4f}, {e['angle_deg']:.2f}°"),
-            ("P(V < 1) given the model", f"{e['probability_below_1']:.3f}"),
+            ("at weight a, angle b", f"{e['weight']:.4f}, {e['angle_deg']:.2f}° ({e['chosen_by']})"),
+            ("P(V ≥ 1) given the model", f"{e['probability_above_1']:.2g}"),
+            *_second(q["epr_posterior"]),
+            *_separable(q["separable"]),
             *_technical(q),
             ("EPR variance that the measured floor allows",
              f"{q['measured_floor']['epr_variance']:.4f} (floor excess {q['measured_floor']['excess_sn']:+.4f} ± "
