@@ -2,7 +2,7 @@
 
 Groups: `posterior` (parameters), `derived`, `sample_stats`, `log_likelihood` (per record), `posterior_predictive` and
 `observed_data` (bins in shot-noise units, one variable per record), `constant_data` (frequencies, averages), `prior`,
-`unconstrained` (`coordinates`: the sampler's u). Opens with `arviz` or `xarray.open_datatree`.
+`unconstrained` (`coordinates`: the sampler's u). NetCDF allows no "/" in a name: it is "|" here. Opens with `arviz` or `xarray.open_datatree`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def data_tree(found: Posterior) -> Any:
 
     target, labels = found.target, found.target.labels()
     shape = found.draws.u.shape[:2]
-    names = [r.name for r in found.campaign.records]
+    names = [r.name for r in found.campaign.records]  # of files, perhaps in folders
     models, chosen = _picked(found)
     rng = np.random.default_rng(found.draws.seed)
     fine = found.ready.fine.campaign.records
@@ -47,11 +47,11 @@ def data_tree(found: Posterior) -> Any:
             ("frequency_hz", r.spectrum.frequency_hz), ("averages", r.averages))},
         "unconstrained": {"coordinates": found.draws.u},
     }  # fmt: skip
+    groups = {group: {_variable(n): v for n, v in items.items()} for group, items in groups.items()}
     bins = {n: [f"bin of {n}"] for n in names}
     dims = bins | {f"{n}: {k}": [f"bin of {n}"] for n in names for k in ("frequency_hz", "averages")}
-    tree = arviz_base.from_dict(
-        groups, dims=dims | {"coordinates": ["coordinate"]}, coords={"coordinate": list(target.names)}
-    )
+    dims = {_variable(n): [_variable(d) for d in own] for n, own in dims.items()} | {"coordinates": ["coordinate"]}
+    tree = arviz_base.from_dict(groups, dims=dims, coords={"coordinate": list(target.names)})
     tree.attrs = {
         "schema": "backaction/posterior/1",
         "provenance": to_json(provenance(seed=found.draws.seed, method=found.draws.method), None),
@@ -60,6 +60,11 @@ def data_tree(found: Posterior) -> Any:
         "predicted_draws": chosen.tolist(),
     }
     return tree
+
+
+def _variable(name: str) -> str:
+    """A name as NetCDF may hold it."""
+    return name.replace("/", "|")
 
 
 def write_posterior(found: Posterior, path: str | Path) -> None:
