@@ -126,7 +126,7 @@ class Experiment:
         return self.element(head).value(tail)
 
     def with_values(self, values: Mapping[str, Any], where: str = "--set") -> Experiment:
-        """A copy with fields changed by path, checked when all are; strings may carry a unit, arrays of numbers broadcast."""
+        """A copy with fields changed by path, checked when all are; strings may carry a unit, arrays broadcast."""
         names = [e.name for e in self.elements]
         changes: dict[str, dict[str, Any]] = {}
         for path, value in values.items():

@@ -2,7 +2,8 @@
 
 Groups: `posterior` (parameters), `derived`, `sample_stats`, `log_likelihood` (per record), `posterior_predictive` and
 `observed_data` (bins in shot-noise units, one variable per record), `constant_data` (frequencies, averages), `prior`,
-`unconstrained` (`coordinates`: the sampler's u). NetCDF allows no "/" in a name: it is "|" here. Opens with `arviz` or `xarray.open_datatree`.
+`unconstrained` (`coordinates`: the sampler's u). A "/" in a name (records in folders) is "|" here: NetCDF allows none. Opens
+with `arviz` or `xarray.open_datatree`.
 """
 
 from __future__ import annotations
