@@ -29,6 +29,7 @@ from support.calibrations import (
     reflected,
     simulate_beat,
     simulate_cifar,
+    simulate_driven,
     simulate_mors,
     simulate_squeezing,
     simulate_sweep,
@@ -476,6 +477,17 @@ def test_driven_force():
     assert loose["displacement_m_per_unit"].sd == pytest.approx(0.1 * scale, rel=0.1)
     assert loose["temperature_k"].sd == pytest.approx(0.2 * T, rel=0.15)
     assert loose.correlation("displacement_m_per_unit", "temperature_k") > 0.95
+
+
+@pytest.mark.parametrize("off", [0.0, 600.0])
+def test_an_invisible_tone_is_refused(off):
+    """A tone of 0.02 % of the thermal variance on or beside the line: what is needed is said; the former ring of bins saw one."""
+    t, settings, _ = simulate_driven(np.random.default_rng(3), off, share=2e-4)
+    said = f"no tone at {60007 + off:g} Hz stands out of the line: .* visible from .* averages, has 100"
+    with pytest.raises(ModelError, match=said):
+        make("driven_force", **settings).run([t])
+    with pytest.raises(InputError, match="outside the spectrum"):
+        make("driven_force", **settings | {"drive_hz": 7e4}).run([t])
 
 
 def test_oscillator_overdamped_and_structural():
