@@ -191,8 +191,8 @@ def test_a_pair_that_is_not_identified_is_said_in_words():
     c = Campaign("c", (simulated("r", e, (2.5e5, 3.5e5), 0.2, 1, 400.0),), e.priors)
     found = infer(c, "importance")
     words = found.facts["identifiability"]
-    assert any("is measured, not each" in w and "m.gain x m.occupation" in w.replace("m.occupation x m.gain", "m.gain x m.occupation")
-               for w in words), words  # fmt: skip
+    pair = "m.gain^2 x m.occupation", "m.occupation x m.gain^2"
+    assert any(w == f"{p} is measured, not each" for w in words for p in pair), words
 
 
 def test_ensemble_of_the_paper_and_thinning(thomas):
