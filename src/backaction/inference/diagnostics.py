@@ -149,6 +149,29 @@ def conflict(target: Target, mode: Maximum, draws: Draws) -> tuple[dict[str, flo
     return pulls, test
 
 
+def monte_carlo_error(scores: Array) -> Array:
+    """Standard error (P,) that finitely many draws leave to z = m/sqrt(1 - v) of `conflict`; NaN unless 0 < v < 1.
+
+    By the delta method z moves with every draw x as e = (x - m)/sqrt(1 - v) + m ((x - m)^2 - v)/(2 (1 - v)^(3/2)): errors of
+    mean and variance and their correlation are those of one mean, sd(e)/sqrt(ESS of e).
+
+    Parameters
+    ----------
+    scores
+        Draws (chains, draws, P) in coordinates whose prior is standard normal.
+    """
+    from arviz_stats.base import array_stats
+
+    m, v = np.mean(scores, axis=(0, 1)), np.var(scores, axis=(0, 1))
+    out = np.full(m.size, np.nan)
+    for i in np.flatnonzero((v > 0) & (v < 1)):
+        off, room = scores[..., i] - m[i], 1 - v[i]
+        moved = off / np.sqrt(room) + m[i] * (off**2 - v[i]) / (2 * room**1.5)
+        size = float(array_stats.ess(moved, method="mean", chain_axis=0, draw_axis=1))
+        out[i] = np.std(moved) / np.sqrt(size)
+    return out
+
+
 def prior_sensitivity(
     target: Target, draws: Draws, quantities: Mapping[str, DerivedQuantity]
 ) -> dict[str, dict[str, Any]]:
