@@ -16,11 +16,13 @@ from support.calibrations import (
     simulate_beat,
     simulate_cifar,
     simulate_cooling,
+    simulate_driven,
     simulate_mors,
     simulate_squeezing,
     simulate_sweep,
     simulate_thermal_sweep,
     simulate_white_noise,
+    simulate_with_tone,
     spring,
     squeezing_method,
     table,
@@ -147,9 +149,30 @@ def _ringdown(rng):
     return found, {"mechanical_linewidth_hz": 2.1e-3, "quality_factor": 1.37e6 / 2.1e-3}
 
 
+def _driven_force(rng):
+    t, settings, truth = simulate_driven(rng, off=300.0, share=0.2)
+    return make("driven_force", **settings).run([t]), truth
+
+
+def _phase_tone(rng):
+    """A tone 600 Hz from a line 400 Hz wide: the background is the line."""
+    from backaction.elements.baths import occupation_at
+
+    g0, T, mode, share = 60.0, 293.0, 1.37e6, 0.2
+    tone, variance = mode + 607.0, g0**2 * (2 * float(occupation_at(T, mode)) + 1)
+    f = np.arange(mode - 4e3, mode + 4e3, 20.0)
+    t = simulate_with_tone(
+        rng, f, 6e-3 * variance / 400 + thermal_density(f, mode, 400.0, variance), tone, share * variance, 100
+    )
+    settings = dict(
+        modulation_hz=tone, depth_rad=np.sqrt(2 * share * variance) / tone, mechanical_hz=mode, temperature_k=T
+    )
+    return make("phase_tone", axis_unit="Hz", **settings).run([t]), {"single_photon_coupling_hz": g0}
+
+
 CASES = [
     _cifar, _mors, _white_noise, _squeezing, _beat, _sweep, _thermal_sweep, _cooling, _spring, _transparency, _linearity, _oscillator,
-    _ringdown,
+    _ringdown, _driven_force, _phase_tone,
 ]  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import struct
 import h5py
 import numpy as np
 import pytest
+import typer
 
 from support.commands import call
 
@@ -240,6 +241,31 @@ def test_interrupt_leaves_nothing_and_exits_130(capsys, tmp_path, monkeypatch):
     assert (code, out) == (130, "")
     assert "interrupted" in err
     assert [p.name for p in tmp_path.iterdir()] == ["r.h5"]
+
+
+def test_an_option_of_one_value_given_twice_is_refused(capsys):
+    """Every option of every command: those whose parameter is a list may be repeated, flags too, all others may not."""
+    import inspect
+    import typing
+
+    from backaction.cli import app
+
+    counted = {True: 0, False: 0}
+    for command in app.registered_commands:
+        hints = typing.get_type_hints(command.callback, include_extras=True)
+        for name in inspect.signature(command.callback).parameters:
+            plain, said = typing.get_args(hints[name])[0], typing.get_args(hints[name])[1]
+            if plain is bool or not isinstance(said, typer.models.OptionInfo):
+                continue
+            option = [w for w in (said.default, *said.param_decls) if str(w).startswith("-")][-1]
+            word = command.name or command.callback.__name__
+            _, _, err = call(capsys, word, option, "1", f"{option}=1")
+            repeatable = "list" in str(plain)
+            counted[repeatable] += 1
+            assert (f"{option}: given 2 times, takes one value" in err) != repeatable, (word, option, err)
+            assert repeatable or err.count("\n") == 1
+    assert counted[True] > 10
+    assert counted[False] > 50
 
 
 def test_there_are_at_least_forty():

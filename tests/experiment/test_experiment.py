@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -5,7 +7,7 @@ from numpy.testing import assert_allclose
 
 from backaction import Experiment, Homodyne, Loss, OptomechanicalCavity, Rotation, SpinOscillator
 from backaction.errors import InputError
-from backaction.experiment import results
+from backaction.experiment import results, toml
 from backaction.experiment.toml import read_overrides, shipped_experiments
 from support.networks import experiments
 
@@ -124,6 +126,27 @@ def test_overrides_take_units_and_reject_garbage(thomas):
     assert e.value("phase.angle_deg") == pytest.approx(np.degrees(3.1))
     with pytest.raises(InputError, match=r"expected element.field=value"):
         read_overrides(["spin.readout_rate_hz"])
+
+
+def test_overrides_that_belong_together_are_checked_together(thomas):
+    """A broadband mode is two fields: set in either order they give the system of a file that holds both; errors name the key."""
+    both = ["spin.broadband_linewidth_hz=1 MHz", "spin.broadband_readout_rate_hz=160 Hz"]
+    written = thomas.to_dict()
+    spin = next(e for e in written["element"] if e["name"] == "spin")
+    spin |= {"broadband_linewidth_hz": 1e6, "broadband_readout_rate_hz": 160.0}
+    of_file = Experiment.from_toml(toml.write(written))
+    for items in (both, both[::-1]):
+        assert thomas.overridden(read_overrides(items)).elements == of_file.elements
+    for items, said in (
+        (both[:1], "--set: spin: give broadband_linewidth_hz and broadband_readout_rate_hz together"),
+        ([*both, "spin.readout_rate_hz=-1"], "--set: spin.readout_rate_hz = -1 Hz: must be >= 0"),
+        ([*both, "spin.readout_rate=1"], "unknown key 'readout_rate'; did you mean"),
+        ([*both, "link.transmission=1 kHz"], "link.transmission"),
+        (["spin.larmor_hz=1e6", "spin.larmor_offset_hz=1e3"], "give only one of larmor_hz, larmor_offset_hz"),
+        (["spin.in.excess_sn=1", "spin.in.angle=1"], "unknown key 'angle'"),
+    ):
+        with pytest.raises(InputError, match=re.escape(said)):
+            thomas.overridden(read_overrides(items))
 
 
 def test_parts_of_elements_are_reached_by_name(thomas):

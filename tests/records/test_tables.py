@@ -218,8 +218,8 @@ def test_correlation_of_bins(name):
 @pytest.mark.parametrize("power", [0.25, 4.0, 100.0])
 def test_error_of_a_tone(power):
     """A line on noise: its area scatters mostly by their interference, far more than the noise alone."""
-    from backaction.calibration.mechanics import tone_area
-    from backaction.records.tables import Table
+    from backaction.calibration.mechanics import tone_scatter
+    from backaction.records.tables import Table, to_spectrum
 
     rng = np.random.default_rng(2)
     n, averages = 512, 20
@@ -232,8 +232,9 @@ def test_error_of_a_tone(power):
         S = np.mean(_periodograms(x, window), axis=0)[1:-1]
         table_ = Table("x", ("f", "S"), np.column_stack([np.arange(1, n // 2) / n, S]))
         said = {"unit": "V^2/Hz", "sided": "one", "averages": averages, "window": "hann", "reference": "V"}
-        area, sd = tone_area(table_, 100 / n, said, "Hz")
-        found.append(area)
-        claimed.append(sd)
+        s = to_spectrum(table_, 1, said, "Hz")
+        bins = s.density[95:104]  # 100 is the line's; the noise is 1 in each
+        found.append(2 / n * np.sum(bins - 1))
+        claimed.append(2 / n * tone_scatter(bins, np.ones(9), s)[0])
     assert np.mean(found) == pytest.approx(power, rel=0.05)
     assert 0.6 < np.std(found) / np.mean(claimed) < 1.4

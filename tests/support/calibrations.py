@@ -263,3 +263,37 @@ def thermal_density(f, f0, gamma, variance, structural=False):
     w0, w = TWO_PI * f0, TWO_PI * f
     rate = TWO_PI * gamma * (f0 / f if structural else 1.0)
     return variance * 2 * rate * w0**2 / ((w0**2 - w**2) ** 2 + (w * rate) ** 2)
+
+
+def simulate_with_tone(rng, f, density, at, power, averages):
+    """A spectrum of Hann-windowed periodograms of Gaussian noise of a two-sided `density` and a tone of mean square `power`.
+
+    Amplitude by amplitude: independent complex noise and the tone's own leakage in every bin of the bare transform, the
+    window as its three coefficients, so that bins are correlated and the tone beats with the noise as in an instrument.
+    """
+    step = f[1] - f[0]
+    wide = np.concatenate([[density[0]], density, [density[-1]]])
+    noise = complex_noise(rng, (averages, wide.size), np.sqrt(wide / 2))
+    off = (at - f[0]) / step - np.arange(-1, f.size + 1)
+    tone = np.sqrt(power / 2 / step) * np.sinc(off) * np.exp(1j * np.pi * off)
+    x = noise + tone * np.exp(2j * np.pi * rng.uniform(size=(averages, 1)))
+    y = (x[:, 1:-1] - (x[:, :-2] + x[:, 2:]) / 2) / np.sqrt(1.5)
+    S = np.mean(np.abs(y) ** 2, axis=0)
+    return table(f, S, unit="V^2/Hz", sided="two", averages=averages, window="hann", reference="V")
+
+
+def simulate_driven(rng, off, share, gamma=400.0, averages=100):
+    """A particle of 1 pg at 60 kHz and 293 K, driven `off` Hz from its line with `share` of its thermal variance.
+
+    Returns the table, settings of `driven_force`, and the truth.
+    """
+    m, T, mode, scale, step = 1e-12, 293.0, 60e3, 2e-7, 20.0
+    drive = mode + off + 7.0  # between two bins
+    variance = 1.380649e-23 * T / m / (TWO_PI * mode) ** 2 / scale**2
+    chi = 1 / m / np.hypot(TWO_PI**2 * (mode**2 - drive**2), TWO_PI**2 * drive * gamma)
+    f = np.arange(56e3, 64e3, step)
+    density = 6e-3 * variance / gamma + thermal_density(f, mode, gamma, variance)
+    t = simulate_with_tone(rng, f, density, drive, share * variance, averages)
+    force = np.sqrt(2 * share * variance) * scale / chi
+    settings = dict(force_n=force, drive_hz=drive, mass_kg=m, mechanical_hz=mode, axis_unit="Hz")
+    return t, settings, {"displacement_m_per_unit": scale, "temperature_k": T}

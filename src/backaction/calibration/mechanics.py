@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,6 +16,7 @@ from backaction.elements.baths import occupation_at
 from backaction.elements.fields import choice, quantity, series
 from backaction.errors import InputError, ModelError
 from backaction.numerics.matrices import Array
+from backaction.records.spectrum import Spectrum
 from backaction.records.tables import Table, to_spectrum
 
 
@@ -111,8 +112,8 @@ class PhaseTone(Method):
     """g_0 from a spectrum that holds the thermal line and a phase-modulation tone of known depth close to it.
 
     The tone is a frequency deviation of variance (beta f_mod)^2/2, the thermal motion one of g_0^2 (2 n + 1); one
-    transduction for both: g_0 = beta f_mod sqrt(A_mech/A_tone/(2 (2 n + 1))). Gorodetsky et al., Opt. Express 18,
-    23236 (2010).
+    transduction for both, the tone's power above the fitted thermal line (`with_tone`): g_0 = beta f_mod
+    sqrt(A_mech/A_tone/(2 (2 n + 1))). Gorodetsky et al., Opt. Express 18, 23236 (2010).
     """
 
     kind: ClassVar[str] = "phase_tone"
@@ -133,21 +134,15 @@ class PhaseTone(Method):
 
     def run(self, tables: Sequence[Table], given: Mapping[str, Any] | None = None) -> Result:
         """g_0, with the areas of both lines."""
-        s = to_spectrum(tables[0], 1, given, self.axis_unit)
-        step = float(np.median(np.diff(s.frequency_hz)))
         tone, mode = float(self.modulation_hz), float(self.mechanical_hz)
-        area, scatter = tone_area(tables[0], tone, given, self.axis_unit)
-        sub = ThermalOscillator(
-            name=self.name, frequencies_hz=(mode,), mask_hz=(tone - 5 * step, tone + 5 * step), axis_unit=self.axis_unit
-        )
-        line = sub.run(tables, given)
+        sub = ThermalOscillator(name=self.name, frequencies_hz=(mode,), axis_unit=self.axis_unit)
+        line = with_tone(sub, tone, tables, given)
 
         def coupling(v: Values) -> float:
             n = float(occupation_at(v["temperature"], v["frequency_1_hz"]))
-            return v["depth"] * tone * np.sqrt(v["variance_1"] / v["area"] / (2 * (2 * n + 1)))
+            return v["depth"] * tone * np.sqrt(v["variance_1"] / v["tone_variance"] / (2 * (2 * n + 1)))
 
         inputs = {
-            "area": (area, scatter),
             "depth": (float(self.depth_rad), float(self.depth_sd_rad)),
             "temperature": (float(self.temperature_k), float(self.temperature_sd_k)),
         }
@@ -166,7 +161,7 @@ class DrivenForce(Method):
 
     x_rms = F/sqrt 2 |chi(f)|, chi = 1/(m [omega^2 - W^2 - i W gamma]). The spectrum holds the driven line and the
     thermal one; with the mass the driven line gives metres per unit, and the thermal variance then the mode's
-    temperature.
+    temperature. Near the thermal line the driven one is what exceeds the fitted thermal one (`with_tone`).
     """
 
     kind: ClassVar[str] = "driven_force"
@@ -185,23 +180,23 @@ class DrivenForce(Method):
 
     def run(self, tables: Sequence[Table], given: Mapping[str, Any] | None = None) -> Result:
         """Metres per unit of the signal, temperature of the mode."""
-        area, scatter = tone_area(tables[0], float(self.drive_hz), given, self.axis_unit)
-        step = float(np.median(np.diff(to_spectrum(tables[0], 1, given, self.axis_unit).frequency_hz)))
-        mask = (*self.mask_hz, float(self.drive_hz) - 5 * step, float(self.drive_hz) + 5 * step)
-        line = ThermalOscillator(
-            name=self.name, frequencies_hz=(float(self.mechanical_hz),), mask_hz=mask, axis_unit=self.axis_unit
-        ).run(tables, given)
+        sub = ThermalOscillator(
+            name=self.name,
+            frequencies_hz=(float(self.mechanical_hz),),
+            mask_hz=self.mask_hz,
+            axis_unit=self.axis_unit,
+        )
+        line = with_tone(sub, float(self.drive_hz), tables, given)
         W = TWO_PI * float(self.drive_hz)
 
         def scale(v: Values) -> float:
             w, g = TWO_PI * v["frequency_1_hz"], TWO_PI * v["linewidth_1_hz"]
-            return v["force"] / np.sqrt(2 * v["area"]) / v["mass"] / np.hypot(w * w - W * W, W * g)
+            return v["force"] / np.sqrt(2 * v["tone_variance"]) / v["mass"] / np.hypot(w * w - W * W, W * g)
 
         def temperature(v: Values) -> float:
             return v["mass"] * (TWO_PI * v["frequency_1_hz"]) ** 2 * v["variance_1"] * scale(v) ** 2 / K_B
 
         inputs = {
-            "area": (area, scatter),
             "force": (float(self.force_n), float(self.force_sd_n)),
             "mass": (float(self.mass_kg), float(self.mass_sd_kg)),
         }
@@ -215,20 +210,53 @@ class DrivenForce(Method):
         return out.renamed(self.kind, self.name, {f"{self.element}.temperature_k": "temperature_k"}, [])
 
 
-def tone_area(table: Table, tone: float, given: Mapping[str, Any] | None, axis_unit: str) -> tuple[float, float]:
-    """(mean square, its sd) of a line at `tone` above its surroundings, one- or two-sided spectra alike."""
-    s = to_spectrum(table, 1, given, axis_unit)
+VISIBLE = 5.0
+"""A tone is one where its power exceeds so many standard deviations of what is there without it."""
+
+
+def with_tone(line: ThermalOscillator, tone: float, tables: Sequence[Table], given: Mapping[str, Any] | None) -> Result:
+    """A thermal line fitted beside a tone, and `tone_variance`, the tone's mean square above the fitted line and floor.
+
+    The tone's bins are left out of the fit; the fit's errors enter the tone's power, with their correlation.
+
+    Raises
+    ------
+    InputError
+        If the tone lies outside the spectrum.
+    ModelError
+        If no tone stands out: its power is below `VISIBLE` standard deviations of the background.
+    """
+    s = to_spectrum(tables[0], 1, given, line.axis_unit)
     f, step = s.frequency_hz, float(np.median(np.diff(s.frequency_hz)))
     inside = np.abs(f - tone) < 4.5 * step
     if np.count_nonzero(inside) < 5:
-        raise InputError(f"{table.name}: the tone at {tone:g} Hz lies outside the spectrum {f[0]:g}..{f[-1]:g} Hz")
-    ring = (np.abs(f - tone) < 20 * step) & ~inside
-    background = float(np.median(s.density[ring]))
-    area = 2 * step * float(np.sum(s.density[inside] - background))
-    above = np.maximum(s.density[inside] - background, 0.0)
-    # a periodogram of a line S on noise B has the variance (B^2 + 2 B S)/N
-    variance = np.sum(background**2 + 2 * background * above) / float(np.median(s.averages)) * s.correlation
-    scatter = 2 * step * float(np.sqrt(variance))
-    if area < 5 * scatter:
-        raise ModelError(f"{table.name}: no tone at {tone:g} Hz stands out of the spectrum")
-    return area, float(scatter)
+        raise InputError(f"{tables[0].name}: the tone at {tone:g} Hz lies outside the spectrum {f[0]:g}..{f[-1]:g} Hz")
+    found = replace(line, mask_hz=(*line.mask_hz, tone - 5 * step, tone + 5 * step)).run(tables, given)
+
+    def excess(v: Values) -> float:
+        return float(v["total"] - 2 * step * np.sum(line.model(v, f[inside], step)))
+
+    background = line.model({k: q.value for k, q in found.quantities.items()}, f[inside], step)
+    tones, noise = tone_scatter(s.density[inside], background, s)
+    total = (2 * step * float(np.sum(s.density[inside])), 2 * step * tones)
+    out = found.extended({"tone_variance": (excess, "unit^2", "mean square of the tone")}, {"total": total})
+    power = out["tone_variance"]
+    bare = float(np.hypot(2 * step * noise, np.sqrt(max(power.sd**2 - total[1] ** 2, 0.0))))
+    if power.value < VISIBLE * bare:
+        averages, visible = float(np.median(s.averages)), VISIBLE * bare
+        short = (visible / max(power.value, bare)) ** 2
+        seen = f"{power.value:.3g} +- {bare:.2g} unit^2, visible from {visible:.3g} on"
+        needs = f"{'about' if power.value > bare else 'over'} {short * averages:.3g} averages, has {averages:.3g}"
+        raise ModelError(f"{tables[0].name}: no tone at {tone:g} Hz stands out of the line: {seen}; needs {needs}")
+    return out
+
+
+def tone_scatter(density: Array, background: Array, s: Spectrum) -> tuple[float, float]:
+    """Standard deviation of the sum of bins that hold a tone on a background, and of the background alone.
+
+    A periodogram of a tone S on noise B has the variance (B^2 + 2 B S)/N, and neighbouring ones are correlated alike.
+    """
+    each = s.correlation / float(np.median(s.averages))
+    noise = float(np.sum(background**2))
+    beat = float(np.sum(2 * background * np.maximum(density - background, 0.0)))
+    return float(np.sqrt(each * (noise + beat))), float(np.sqrt(each * noise))

@@ -19,12 +19,28 @@ from backaction.records.tables import Table, to_spectrum
 
 @dataclass(frozen=True)
 class Quantity:
-    """A number that a calibration found."""
+    """A number that a calibration found.
+
+    Where its law is not normal: `interval` holds 95 % of it, and `factor` is that of the log-normal prior about `value` that
+    follows (inf: the data set no upper bound, no prior follows).
+    """
 
     value: float
     sd: float
     unit: str = "1"
     meaning: str = ""
+    interval: tuple[float, float] | None = None
+    factor: float | None = None
+
+    def document(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        out: dict[str, Any] = {"value": self.value, "sd": self.sd, "unit": self.unit, "meaning": self.meaning}
+        return out if self.interval is None else out | {"interval": list(self.interval), "factor": self.factor}
+
+    def prior(self) -> dict[str, Any]:
+        """The prior that follows, as a calibration file holds it: mean and sd, and of a log-normal one median and factor."""
+        out: dict[str, Any] = {"mean": self.value, "sd": self.sd, "unit": self.unit}
+        return out if self.factor is None else out | {"median": self.value, "factor": self.factor}
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,10 +144,7 @@ class Result:
         return {
             "name": self.name,
             "method": self.method,
-            "quantities": {
-                k: {"value": q.value, "sd": q.sd, "unit": q.unit, "meaning": q.meaning}
-                for k, q in self.quantities.items()
-            },
+            "quantities": {k: q.document() for k, q in self.quantities.items()},
             "covariance": {"names": names, "matrix": self.covariance},
             "priors": dict(self.priors),
             "deviance": self.deviance,

@@ -234,6 +234,10 @@ class SidebandAsymmetry(Method):
 
     A_b/A_r = (n + 1 + x)/(n - x), x = 2 n_c - n_o of the cavity and the output port; ignored, x = 0.2 makes 1 quantum
     0.57. n = (1 + x (1 + R))/(R - 1).
+
+    A ratio of normal areas is not normal. T(n) = A_b (n - x) - A_r (n + 1 + x) is, with mean 0 at the truth: the law of n is
+    Phi(T/sd T) (Fieller 1954), `interval` its central 95 %, open upwards where the areas differ by less than 1.96 sd. The
+    prior is log-normal about its median, with the factor of its upper side.
     """
 
     kind: ClassVar[str] = "sideband_asymmetry"
@@ -262,8 +266,41 @@ class SidebandAsymmetry(Method):
         x = (float(self.noise_occupation), float(self.noise_occupation_sd))
         out = self.direct({"occupation": (n, "1", "of the mode")}, {"b": (b, sd * b), "r": (r, sd * r), "x": x}, {})
         found = out["occupation"]
+        low, high = self.quantile(-1.96), self.quantile(1.96)
+        factor = float(np.exp(np.log(high / found.value) / 1.96))
+        stated = replace(found, interval=(low, high), factor=factor)
+        out = replace(out, quantities={**out.quantities, "occupation": stated})
+        if not np.isfinite(high):
+            return out.warned(
+                f"the asymmetry says almost nothing: n = {found.value:.3g} has no upper bound at 95 % (above {low:.3g}): "
+                "no prior follows; use thermal_sweep"
+            )
+        note = (
+            f"n within {low:.3g} .. {high:.3g} at 95 %; as a prior log-normal about its median with factor {factor:.3g}"
+        )
+        out = replace(out, notes=(*out.notes, note))
         if found.sd > 0.5 * found.value:
             out = out.warned(
                 f"the asymmetry says almost nothing at n = {found.value:.3g} +- {found.sd:.2g}: use thermal_sweep"
             )
         return out
+
+    def score(self, occupation: Any) -> Array:
+        """Normal score of an occupation in the result's law, T/sd T: 0 at the estimate."""
+        b, r = float(self.blue_area), float(self.red_area)
+        sb, sr, sx = float(self.relative_noise) * b, float(self.relative_noise) * r, float(self.noise_occupation_sd)
+        with_blue = np.asarray(occupation, dtype=float) - float(self.noise_occupation)
+        with_red = np.asarray(occupation, dtype=float) + 1 + float(self.noise_occupation)
+        of_x = sx**2 * ((b + r) ** 2 + sb**2 + sr**2)
+        return np.asarray((b * with_blue - r * with_red) / np.sqrt((sb * with_blue) ** 2 + (sr * with_red) ** 2 + of_x))
+
+    def quantile(self, score: float) -> float:
+        """The occupation (>= 0) of a normal score; inf where even infinitely many quanta have a lower one."""
+        from scipy import optimize
+
+        ends = np.log(1e-12), np.log(1e12)
+        if not float(self.score(np.exp(ends[1]))) > score:
+            return float("inf")
+        if not float(self.score(np.exp(ends[0]))) < score:
+            return 0.0
+        return float(np.exp(optimize.brentq(lambda t: float(self.score(np.exp(t))) - score, *ends, xtol=1e-12)))

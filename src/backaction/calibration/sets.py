@@ -58,7 +58,7 @@ class CalibrationSet:
             "schema": SCHEMA,
             "name": self.name,
             "experiment": self.experiment,
-            "parameters": {k: {"mean": q.value, "sd": q.sd, "unit": q.unit} for k, q in self.priors.items()},
+            "parameters": {k: q.prior() for k, q in self.priors.items()},
             "covariance": {"names": names, "matrix": self.covariance},
             "results": [r.document() for r in self.results],
             "warnings": list(self.warnings),
@@ -148,9 +148,10 @@ def combine(name: str, results: Sequence[Result], experiment: Experiment | None 
     for k, n in enumerate(names):
         warnings += _agreement(name, n, float(means[k]), blocks)
     priors = {
-        n: Quantity(float(means[k]), float(np.sqrt(covariance[k, k])), units[n].unit, units[n].meaning)
-        for k, n in enumerate(names)
+        n: replace(units[n], value=float(means[k]), sd=float(np.sqrt(covariance[k, k]))) for k, n in enumerate(names)
     }
+    for n in [n for n in names if sum(n in b[0] for b in blocks) > 1]:  # a mean of several is taken for normal
+        priors[n] = replace(priors[n], interval=None, factor=None)
     return CalibrationSet(name, tuple(results), priors, covariance, tuple(warnings), model)
 
 
@@ -168,6 +169,9 @@ def _prior_fields(r: Result, experiment: Experiment | None, warnings: list[str])
     fixed = [k for k, v in fields.items() if not r[v].sd > 0]
     for path in fixed:
         warnings.append(f"{r.name}: {path} has no error: no prior")
+        del fields[path]
+    for path in [k for k, v in fields.items() if r[v].factor == np.inf]:
+        warnings.append(f"{r.name}: {path} has no upper bound: no prior")
         del fields[path]
     fields = _independent(r, fields)
     for path in [k for k, v in fields.items() if experiment is not None and not _possible(experiment, k, r[v])]:

@@ -8,6 +8,7 @@ from typing import Any
 import typer
 
 from backaction.cli import calibrations, design, fits, limits, records, reproduce, states
+from backaction.cli.common import Command
 from backaction.errors import BackactionError
 
 app = typer.Typer(
@@ -25,6 +26,8 @@ calibrations.register(app)
 design.register(app)
 limits.register(app)
 reproduce.register(app)
+for _command in app.registered_commands:
+    _command.cls = Command
 
 
 # the base of every usage error, wherever this version of typer keeps it

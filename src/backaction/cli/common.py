@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import typer.core
 
 from backaction.errors import InputError
 
@@ -26,6 +27,19 @@ SamplingRule = Annotated[
 ]
 Unit = Annotated[str | None, typer.Option("--unit", help="Unit of the samples, where the file does not say it.")]
 Scale = Annotated[float | None, typer.Option("--scale", help="Unit per count, where the file does not say it.")]
+
+
+class Command(typer.core.TyperCommand):
+    """A command that refuses an option of one value given twice: the last would silently win."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Count the options in a parsing of their own, then go on as ever."""
+        order = self.make_parser(ctx).parse_args(args=list(args))[2]
+        for p in order:
+            one = isinstance(p, typer.core.TyperOption) and not (p.multiple or p.is_flag or p.count)
+            if one and order.count(p) > 1:
+                ctx.fail(f"{max(p.opts, key=len)}: given {order.count(p)} times, takes one value")
+        return super().parse_args(ctx, args)
 
 
 def load(name: str, overrides: list[str] | None) -> Experiment:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -131,16 +132,21 @@ class Element(Part):
             )
         return system
 
-    def with_value(self, path: str, value: Any, where: str = "--set") -> Self:
-        """As `Part.with_value`; the first value of a `drive` (`in.excess_sn`) creates it."""
-        head, _, tail = path.partition(".")
-        if tail and not any(p.name == head for p in self.all_parts()):
-            keys = Drive.keys()
+    def with_values(self, values: Mapping[str, Any], where: str = "--set") -> Self:
+        """As `Part.with_values`; the first value of a `drive` (`in.excess_sn`) creates it."""
+        known, keys = [p.name for p in self.all_parts()], Drive.keys()
+        new: list[str] = []
+        for path in values:
+            head, _, tail = path.partition(".")
+            if not tail or head in known:
+                continue
             if tail in keys:
-                return replace(self, drive=(*self.drive, Drive(name=head))).with_value(path, value, where)
-            if (hint := nearest(tail, keys)) and not nearest(head, [p.name for p in self.all_parts()]):
+                new += [head] if head not in new else []
+            elif (hint := nearest(tail, keys)) and not nearest(head, known):
                 raise InputError(f"{where}: {self.name}.{head}: unknown key '{tail}'{hint}")
-        return super().with_value(path, value, where)
+        if not new:
+            return super().with_values(values, where)
+        return replace(self, drive=(*self.drive, *[Drive(name=n) for n in new])).with_values(values, where)
 
     def value(self, path: str) -> Any:
         """As `Part.value`; None for a `drive` that is not there."""

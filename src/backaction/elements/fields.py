@@ -148,38 +148,48 @@ class Part:
 
     def with_value(self, path: str, value: Any, where: str = "--set") -> Self:
         """A copy with one field changed; `path` is `field` or `part.field`. Others of its group are cleared."""
-        head, _, tail = self.dotted(path).partition(".")
-        if tail:
-            for f in fields(self):
-                if f.metadata.get("parts"):
-                    items = getattr(self, f.name)
-                    names = [p.name for p in items]
-                    if head in names:
-                        new = [
-                            p.with_value(tail, value, f"{where}: {self.name}") if p.name == head else p for p in items
-                        ]
-                        changes: dict[str, Any] = {f.name: tuple(new)}
-                        return replace(self, **changes)
-            known = [p.name for p in self.all_parts()]
-            raise InputError(f"{where}: {self.name} has no part '{head}'{nearest(head, known)}")
-        joined = [f"{p.name}_{k}" for p in self.all_parts() for k in p.keys()]  # noqa: SIM118
-        if head not in self.keys() and joined:
-            hint = nearest(head, [*self.keys(), *joined])
-            raise InputError(f"{where}: {self.name} ({_kind(type(self))}): unknown key '{head}'{hint}")
-        if isinstance(value, (str, bool, int, float)):
-            value = self._read(self.name, head, value, where)
-        elif head not in self.keys():
-            raise InputError(
-                f"{where}: {self.name} ({_kind(type(self))}): unknown key '{head}'{nearest(head, self.keys())}"
-            )
-        updates = {head: value}
+        return self.with_values({path: value}, where)
+
+    def with_values(self, values: Mapping[str, Any], where: str = "--set") -> Self:
+        """A copy with all of `values` by path, checked once they are all there; others of a field's group are cleared."""
+        own: dict[str, Any] = {}
+        inner: dict[str, dict[str, Any]] = {}
+        for path, value in values.items():
+            head, _, tail = self.dotted(path).partition(".")
+            if tail:
+                inner.setdefault(head, {})[tail] = value
+            else:
+                own[head] = self._readable(head, value, where)
+        updates: dict[str, Any] = {}
         for group in self.groups:
-            if head in group:
-                updates |= {k: None for k in group if k != head}
+            given = [k for k in group if own.get(k) is not None]
+            if len(given) > 1:
+                raise InputError(f"{where}: {self.name}: give only one of {', '.join(given)}")
+            if given or not own.keys().isdisjoint(group):
+                updates |= dict.fromkeys(group)
+        updates |= own
+        for f in fields(self):
+            items = updates.get(f.name, getattr(self, f.name)) if f.metadata.get("parts") else ()
+            if any(p.name in inner for p in items):
+                here = f"{where}: {self.name}"
+                changes = {p.name: inner.pop(p.name) for p in items if p.name in inner}
+                updates[f.name] = tuple(p.with_values(changes.get(p.name, {}), here) for p in items)
+        for head in inner:
+            raise InputError(
+                f"{where}: {self.name} has no part '{head}'{nearest(head, [p.name for p in self.all_parts()])}"
+            )
         try:
             return replace(self, **updates)
         except InputError as error:
             raise type(error)(f"{where}: {error}") from None
+
+    def _readable(self, key: str, value: Any, where: str) -> Any:
+        """A value for the field `key`: words and numbers are read, what Python gave stays."""
+        if key not in self.keys():
+            joined = [f"{p.name}_{k}" for p in self.all_parts() for k in p.keys()]  # noqa: SIM118
+            hint = nearest(key, [*self.keys(), *joined])
+            raise InputError(f"{where}: {self.name} ({_kind(type(self))}): unknown key '{key}'{hint}")
+        return self._read(self.name, key, value, where) if isinstance(value, (str, bool, int, float)) else value
 
     def value(self, path: str) -> Any:
         """The value of `field` or `part.field`."""

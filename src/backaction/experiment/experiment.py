@@ -130,15 +130,18 @@ class Experiment:
         return self.element(head).value(tail)
 
     def with_values(self, values: Mapping[str, Any], where: str = "--set") -> Experiment:
-        """A copy with fields changed by path; strings may carry a unit, numbers may be arrays (they broadcast)."""
-        out = {e.name: e for e in self.elements}
+        """A copy with fields changed by path, checked when all are; strings may carry a unit, arrays broadcast."""
+        names = [e.name for e in self.elements]
+        changes: dict[str, dict[str, Any]] = {}
         for path, value in values.items():
             head, _, tail = path.partition(".")
-            if head not in out or not tail:
-                hint = nearest(head, out) if head not in out else "; expected element.field"
+            if head not in names or not tail:
+                hint = nearest(head, names) if head not in names else "; expected element.field"
                 raise InputError(f"{where}: no element '{head}' in '{path}'{hint}")
-            out[head] = out[head].with_value(tail, value, where)
-        return self._with_elements(tuple(out[e.name] for e in self.elements))
+            changes.setdefault(head, {})[tail] = value
+        return self._with_elements(
+            tuple(e.with_values(changes[e.name], where) if e.name in changes else e for e in self.elements)
+        )
 
     def overridden(self, values: Mapping[str, Any], where: str = "--set") -> Experiment:
         """`with_values` for a user's overrides: a normal prior of an overridden field moves its mean to the new value."""

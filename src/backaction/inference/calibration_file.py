@@ -36,7 +36,7 @@ def read_calibration(path: Path, experiment: Experiment) -> tuple[dict[str, Prio
     """Priors and their correlations from a calibration file (JSON, schema backaction/calibration/1).
 
     `{"schema", "parameters": {path: {"mean", "sd"}}, "covariance": {"names": [...], "matrix": [[...]]}}`; the covariance is
-    optional and in the parameters' own units.
+    optional and in the parameters' own units. With `median` and `factor` too a parameter's prior is log-normal.
 
     Raises
     ------
@@ -48,7 +48,9 @@ def read_calibration(path: Path, experiment: Experiment) -> tuple[dict[str, Prio
         if document.get("schema") != "backaction/calibration/1":
             raise InputError(f"{path}: schema = {document.get('schema')!r}: expected 'backaction/calibration/1'")
         items = document["parameters"]
-        priors = {k: read_prior(experiment, k, {"mean": v["mean"], "sd": v["sd"]}, str(path)) for k, v in items.items()}
+        own = {k: ("median", "factor") if v.get("factor") is not None else ("mean", "sd") for k, v in items.items()}
+        priors = {k: read_prior(experiment, k, {w: v[w] for w in own[k]}, str(path)) for k, v in items.items()}
+        spreads = {k: float(v["sd"]) for k, v in items.items()}
         names = tuple(document.get("covariance", {}).get("names", items))
         matrix = document.get("covariance", {}).get("matrix")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -58,7 +60,7 @@ def read_calibration(path: Path, experiment: Experiment) -> tuple[dict[str, Prio
     for name in names:
         if name not in priors:
             raise InputError(f"{path}: covariance names '{name}', which is no parameter{nearest(name, priors)}")
-    sd = np.array([priors[n].sd for n in names], dtype=float)
+    sd = np.array([spreads[n] for n in names])
     try:
         V = np.diag(sd**2) if matrix is None else np.asarray(matrix, dtype=float)
     except (ValueError, TypeError):

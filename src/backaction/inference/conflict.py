@@ -9,6 +9,7 @@ chance of so many looks (Sidak): one calibration at 5.8 sd of 16 has p = 1e-7 th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,9 +28,13 @@ TOLD = 0.05
 
 @dataclass(frozen=True, eq=False)
 class Conflict:
-    """Scores z of calibrations by name and of measured directions (D,) with their unit vectors (D, P) in u."""
+    """Scores z of calibrations by name and of measured directions (D,) with their unit vectors (D, P) in u.
+
+    `errors` are the Monte Carlo errors of the pulls: those of the means of the draws.
+    """
 
     pulls: dict[str, float]
+    errors: dict[str, float]
     scores: Array
     directions: Array
 
@@ -60,6 +65,7 @@ class Conflict:
         p = chi_square_p(self.scores) if self.scores.size else 1.0
         z, what = self.largest
         words = "compatible" if p >= LEVEL else "NOT compatible"
+        off = f" +- {self.errors[what]:.2g}" if what in self.errors else ""
         own = "no calibration contradicts" if self.family_p >= FAMILY else "a calibration CONTRADICTS"
         return [
             Check(
@@ -68,7 +74,8 @@ class Conflict:
             ),
             Check(
                 "calibrations", self.family_p >= FAMILY, z, self.family_p,
-                f"{own} the data (largest conflict {z:+.1f} sigma: {what}; p = {self.family_p:.2g} in {self.looks} looks)",
+                f"{own} the data (largest conflict {z:+.1f}{off} sigma: {what}; p = {self.family_p:.2g} in "
+                f"{self.looks} looks)",
                 FAMILY,
             ),
         ]  # fmt: skip
@@ -80,12 +87,25 @@ def conflict(target: Target, mode: Maximum, draws: Draws) -> Conflict:
     1 - C is a small difference where the data say little: from a few thousand draws it would be noise.
     """
     m = np.mean(draws.flat, axis=0)
+    labels = target.labels()
     C = mode.root @ mode.root.T
     M = target.mixing()  # normal scores z = M u of the parameters, also where calibrations are correlated
     room = 1 - np.diag(M @ C @ M.T)
-    pulls = {
-        n: float(x / np.sqrt(r)) if r > TOLD else 0.0 for n, x, r in zip(target.labels(), M @ m, room, strict=True)
-    }
+    pulls = {n: float(x / np.sqrt(r)) if r > TOLD else 0.0 for n, x, r in zip(labels, M @ m, room, strict=True)}
+    errors = _errors_of_means(draws.u @ M.T, draws.facts) / np.sqrt(np.maximum(room, TOLD))
     w, U = np.linalg.eigh(np.eye(target.size) - C)
     kept = w > TOLD
-    return Conflict(pulls, (U.T @ m)[kept] / np.sqrt(w[kept]), U.T[kept])
+    return Conflict(
+        pulls, dict(zip(labels, errors.tolist(), strict=True)), (U.T @ m)[kept] / np.sqrt(w[kept]), U.T[kept]
+    )
+
+
+def _errors_of_means(scores: Array, facts: Mapping[str, float]) -> Array:
+    """Standard errors (P,) of the means of draws (chains, draws, P): sd over the root of the effective draws."""
+    from arviz_stats.base import array_stats
+
+    sd = np.std(scores, axis=(0, 1))
+    if "effective_draws" in facts:  # of weights, before draws were made equal
+        return np.asarray(sd / np.sqrt(facts["effective_draws"]))
+    size = [array_stats.ess(scores[..., i], method="mean", chain_axis=0, draw_axis=1) for i in range(sd.size)]
+    return np.asarray(sd / np.sqrt(np.maximum(size, 1.0)))

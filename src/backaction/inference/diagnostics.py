@@ -178,44 +178,69 @@ def strongest_correlations(
 
 
 def identifiability(target: Target, mode: Maximum) -> list[str]:
-    """What the data do not tell by themselves, in words, from the eigenvectors of their Fisher information.
+    """What the data do not tell by themselves, in words (`told`), from their Fisher information at the maximum."""
+    mixing = target.mixing()
+    with np.errstate(divide="ignore"):
+        relative = np.diag(target.slopes(mode.u)) / np.diag(mixing) / target.values(mode.u)
+    return told(target.fisher(mode.u, prior=False), target.labels(), relative, mixing)
 
-    The information is that of the data alone, in units of the priors: an eigenvalue below 1 says less than the prior does. A
-    direction of two parameters is named as a product or ratio (by the signs of d ln theta), one of many as a combination.
+
+WEAK, MEASURED, LEAST_INFORMATION = 1.0, 10.0, 1e-3
+"""Information of the data in units of the prior's: below which the prior says more, above which the data have measured, and
+what counts for none (so that a measured combination is within 0.01 of orthogonal to what is not)."""
+
+
+def told(F: Array, labels: Sequence[str], relative: Array, mixing: Array | None = None) -> list[str]:
+    """What information F (P, P) of the data, in coordinates whose prior is standard normal, leaves to the priors, in words.
+
+    The weak subspace is that of all eigenvalues below `WEAK`. A parameter that lies in it is named alone. Of two that partly
+    lie in it a combination is measured if its variance from the data alone, all other parameters free (from F^-1, not from F
+    within the plane), is below 1/`MEASURED` while that of neither is below 1; it is the product of powers by its gradient in
+    ln theta. The rest is left to the priors.
+
+    Parameters
+    ----------
+    relative
+        D ln theta/dz (P,) of the parameters' normal scores z.
+    mixing
+        M (P, P), z = M u with u the coordinates of F (default: the same).
     """
-    F = target.fisher(mode.u, prior=False)
     w, U = np.linalg.eigh((F + F.T) / 2)
-    labels, values, slopes = target.labels(), target.values(mode.u), np.diag(target.slopes(mode.u))
-    out = []
-    alone: list[str] = []
-    mixed: list[list[str]] = []
-    for value, v in zip(w, U.T, strict=True):
-        if value > 1.0:
-            continue
-        share = v**2
-        order = np.argsort(-share)
-        if share[order[0]] > 0.9:
-            if labels[order[0]] != SCALE:
-                alone.append(labels[order[0]])
-            continue
-        names = [labels[i] for i in order if share[i] > 0.1][:4]
-        i, j = order[:2]
-        across = np.zeros(len(v))
-        across[i], across[j] = -v[j], v[i]
-        told = float(across @ F @ across) / float(across @ across)
-        if share[i] + share[j] > 0.75 and min(share[i], share[j]) > 0.1 and told > 10:
-            # along v both change: what stays is measured
-            a, b = v[i] * slopes[i] / values[i], v[j] * slopes[j] / values[j]
-            word = "x" if a * b < 0 else "/"
-            out.append(f"{labels[i]} {word} {labels[j]} is measured, not each")
-        elif len(names) == 1:
-            alone += names
-        else:
-            mixed.append(names)
-    if mixed:
-        every = list(dict.fromkeys(n for names in mixed for n in names))
-        count = "a combination" if len(mixed) == 1 else f"{len(mixed)} combinations"
-        out.append(f"{count} of {', '.join(every)}: the priors decide, not the data")
-    if alone:
-        out.insert(0, f"the data say less than the prior of: {', '.join(dict.fromkeys(alone))}")
-    return out
+    rows = U if mixing is None else mixing @ U
+    share = np.sum(np.linalg.qr(rows[:, w < WEAK])[0] ** 2, axis=1)  # of each parameter, in the weak subspace
+    V = (rows / np.maximum(w, LEAST_INFORMATION)) @ rows.T
+    alone = [i for i in range(len(labels)) if share[i] > 0.9]
+    partly = [i for i in range(len(labels)) if 0.1 < share[i] <= 0.9]
+    pairs: list[tuple[float, int, int, Array]] = []
+    for k, i in enumerate(partly):
+        for j in partly[k + 1 :]:
+            variance, directions = np.linalg.eigh(V[np.ix_([i, j], [i, j])])
+            if variance[0] < 1 / MEASURED and min(V[i, i], V[j, j]) > 1 / WEAK:
+                pairs.append((float(variance[0]), i, j, directions[:, 0]))
+    said: list[str] = []
+    spanned = np.zeros((0, len(labels)))
+    for _, i, j, c in sorted(pairs, key=lambda p: p[0]):
+        more = np.vstack([spanned, np.zeros(len(labels))])
+        more[-1, [i, j]] = c
+        if np.linalg.matrix_rank(more, tol=0.1) > len(spanned):  # not what the others say already
+            spanned = more
+            said.append(f"{_product(labels[i], labels[j], *(c / relative[[i, j]]))} is measured, not each")
+    paired = {i for i in partly if np.any(spanned[:, i])}
+    rest = [i for i in partly if i not in paired]
+    count = round(float(np.sum(share[rest])))
+    if count:
+        names = ", ".join(labels[i] for i in sorted(rest, key=lambda i: -share[i]))
+        said.append(
+            f"{'a combination' if count == 1 else f'{count} combinations'} of {names}: the priors decide, not the data"
+        )
+    weak = [labels[i] for i in alone if labels[i] != SCALE]
+    return [*([f"the data say less than the prior of: {', '.join(weak)}"] if weak else []), *said]
+
+
+def _product(a: str, b: str, p: float, q: float) -> str:
+    """Words for a^p b^q, up to a power of it: a x b, a / b, a^2 x b; a combination where zero has no logarithm."""
+    if not (np.isfinite(p) and np.isfinite(q) and p and q):
+        return f"a combination of {a} and {b}"
+    powers = [f"{abs(x) / min(abs(p), abs(q)):.2g}" for x in (p, q)]
+    first, second = (name if power == "1" else f"{name}^{power}" for name, power in zip((a, b), powers, strict=True))
+    return f"{first} {'x' if p * q > 0 else '/'} {second}"

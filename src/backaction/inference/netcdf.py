@@ -3,7 +3,8 @@
 Groups: `posterior` (parameters), `derived`, `sample_stats`, `log_likelihood` (per record), `posterior_predictive` and
 `observed_data` (bins in shot-noise units, one variable per record), `constant_data` (frequencies, averages), `prior`,
 `unconstrained` (`coordinates`: the sampler's u), `record_fields` (what a record's experiment is given, at 200 draws); the
-attribute `next` is what to measure next. Opens with `arviz` or `xarray.open_datatree`.
+attribute `next` is what to measure next. A "/" in a name (records in folders) is "|" here: NetCDF allows none. Opens with
+`arviz` or `xarray.open_datatree`.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def data_tree(found: Posterior) -> Any:
 
     target, labels = found.target, found.target.labels()
     shape = found.draws.u.shape[:2]
-    names = [r.name for r in found.campaign.records]
+    names = [r.name for r in found.campaign.records]  # of files, perhaps in folders
     models, chosen = _picked(found)
     rng = np.random.default_rng(found.draws.seed)
     fine = found.ready.fine.campaign.records
@@ -59,11 +60,11 @@ def data_tree(found: Posterior) -> Any:
         "unconstrained": {"coordinates": found.draws.u},
         "record_fields": {f"{r}: {f}": v[None, some] for r, of in fields.items() for f, v in of.items()},
     }  # fmt: skip
+    groups = {group: {_variable(n): v for n, v in items.items()} for group, items in groups.items()}
     bins = {n: [f"bin of {n}"] for n in names}
     dims = bins | {f"{n}: {k}": [f"bin of {n}"] for n in names for k in ("frequency_hz", "averages")}
-    tree = arviz_base.from_dict(
-        groups, dims=dims | {"coordinates": ["coordinate"]}, coords={"coordinate": list(target.names)}
-    )
+    dims = {_variable(n): [_variable(d) for d in own] for n, own in dims.items()} | {"coordinates": ["coordinate"]}
+    tree = arviz_base.from_dict(groups, dims=dims, coords={"coordinate": list(target.names)})
     tree.attrs = {
         "schema": "backaction/posterior/1",
         "provenance": to_json(provenance(seed=found.draws.seed, method=found.draws.method), None),
@@ -75,6 +76,11 @@ def data_tree(found: Posterior) -> Any:
         "next": to_json([asdict(g) for g in advice(found)], None),
     }
     return tree
+
+
+def _variable(name: str) -> str:
+    """A name as NetCDF may hold it."""
+    return name.replace("/", "|")
 
 
 def write_posterior(found: Posterior, path: str | Path) -> None:
