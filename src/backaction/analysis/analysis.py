@@ -17,7 +17,7 @@ from backaction.analysis.verdict import fit_check, floor_warnings, prior_checks,
 from backaction.errors import InputError, ModelError
 from backaction.experiment.experiment import Experiment
 from backaction.files import provenance, to_json
-from backaction.inference.calibration_file import Correlated, read_calibrations
+from backaction.inference.calibration_file import Correlated, methods_of, read_calibrations
 from backaction.inference.fit import SpectrumFit
 from backaction.inference.posterior import Posterior
 from backaction.inference.target import SCALE
@@ -40,6 +40,8 @@ from backaction.workers import Progress, quiet
 
 FAR_SD = 2.5
 """Pulls beyond so many prior sd are named."""
+LINEARITY = "linearity"
+"""The calibration that says whether the detector is linear."""
 MEMORIES = 100
 """Prediction and retrodiction are compared where the record holds so many memory times of the filter."""
 
@@ -166,13 +168,16 @@ def analyze(
     posterior, quantum, entangled = None, None, None
     verdict = "no quantum statement: the record has no shot-noise reference, so its scale is a fitted floor"
     if noise.floor_known:
-        method = "importance" if quick else "nuts"
-        posterior = inference.infer(fit.prepared.fine.campaign, method, progress=progress, ready=fit.prepared)
+        campaign = fit.prepared.fine.campaign
+        posterior = inference.infer(campaign, "importance" if quick else "nuts", progress=progress, ready=fit.prepared)
+        if quick and posterior.draws.status != "converged":
+            say(f"importance sampling {posterior.draws.status.split(';')[0]}: sampling", None)
+            posterior = inference.infer(campaign, "nuts", progress=progress, ready=fit.prepared)
         tests += [t for t in posterior.tests if t.name in ("sampler", "data against priors", "calibrations")]
         warnings += posterior.warnings
         quantum = quantum_states(fit, posterior, record, followed)
         tests += [floor_check(quantum)] if "measured_floor" in quantum else []
-        verdict, entangled = verdict_of(quantum, tests)
+        verdict, entangled = verdict_of(quantum, tests, LINEARITY in methods_of(calibrations))
     return Analysis(
         experiment, record, found.band_hz, noise, found.spectrum, fit, posterior, followed, tuple(tests), tuple(lines),
         innovations, quantum, _in_band(found, fit.experiment, followed), tuple(dict.fromkeys(warnings)), verdict, entangled,

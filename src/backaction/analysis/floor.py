@@ -105,10 +105,14 @@ class Floor:
         """The module's Var D."""
         systems = self._target.systems(0)
         g = self._slopes(lambda u: entanglement.epr_variance(systems.conditional(u), *self._pair), self._mode.u)
-        root = self._mode.root
-        F, a = self._mode.hessian - np.eye(g.size), root @ (root.T @ g)
-        variance = np.sum((F @ a - c * h) ** 2) + a @ F @ a - 2 * c * (a @ h) + c * c * statistics
+        variance = difference_variance(self._mode.hessian - np.eye(g.size), g, h, c, statistics)
         return float(np.sqrt(max(variance, 0.0)))
+
+
+def difference_variance(F: Array, g: Array, h: Array, c: float, statistics: float) -> float:
+    """The module's Var D; `statistics` is Var n."""
+    a = np.linalg.solve(F + np.eye(g.size), g)
+    return float(np.sum((F @ a - c * h) ** 2) + a @ F @ a - 2 * c * (a @ h) + c * c * statistics)
 
 
 def floor_check(quantum: dict[str, Any]) -> Check:

@@ -65,6 +65,7 @@ def quantum_states(fit: SpectrumFit, posterior: Posterior, record: Record, follo
         "rates": document["rates"],
     }
     if len(followed.modes) != 2:
+        out["occupations"] = _occupations(posterior, out)
         return out
     target = posterior.target
     systems = target.systems(0)
@@ -102,6 +103,19 @@ def quantum_states(fit: SpectrumFit, posterior: Posterior, record: Record, follo
         for c in technical_noise.costs(best, record.digitiser)
     ]
     out["measured_floor"] = Floor(fit, record, chosen.weight, chosen.angle_deg).document()
+    return out
+
+
+def _occupations(posterior: Posterior, states: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Conditional occupation of each mode with its interval: the draws' (of a continuous record) scaled to this filter."""
+    out = {}
+    ends = (states[k]["by_mode"] for k in ("conditional_sampled", "conditional_continuous"))
+    sampled, continuous = ({m: s["occupation"] for m, s in end.items()} for end in ends)
+    for mode, value in sampled.items():
+        drawn = posterior.derived_summary.get(f"conditional.occupation.{mode}")
+        if drawn is not None and continuous[mode] > 0:
+            ratio = value / continuous[mode]
+            out[mode] = {k: drawn[k] * ratio for k in ("mean", "sd", "q05", "q50", "q95")}
     return out
 
 

@@ -85,7 +85,11 @@ def verdict_of(quantum: dict[str, Any], tests: list[Check], linear: bool = False
         return f"verdict withheld: {len(failed)} of {len(tests)} checks failed ({', '.join(failed)}){lines}", None
     if "epr_variance" not in quantum:
         state = quantum["conditional_sampled"]
-        facts = ", ".join(f"{m} {n:.4g} quanta" for m, n in state["occupations"].items())
+        sure = quantum.get("occupations", {})
+        facts = ", ".join(
+            f"{m} {sure[m]['mean']:.3g} +- {sure[m]['sd']:.2g} quanta" if m in sure else f"{m} {n:.4g} quanta"
+            for m, n in state["occupations"].items()
+        )
         return f"conditional state: {facts}, purity {state['purity']:.4g}; entanglement needs two modes", None
     e, nu, floor, separable = (quantum[k] for k in ("epr_variance", "ppt", "measured_floor", "separable"))
     digits = max(2, min(4, 1 - int(np.floor(np.log10(max(e["sd"], 1e-4))))))

@@ -32,6 +32,12 @@ def read_calibrations(paths: Sequence[Path], experiment: Experiment) -> tuple[di
     return priors, tuple(blocks)
 
 
+def methods_of(paths: Sequence[Path]) -> set[str]:
+    """The methods whose results the files hold."""
+    documents = [json.loads(path.read_text("utf-8")) for path in paths]
+    return {str(result["method"]) for d in documents for result in d.get("results", [])}
+
+
 def read_calibration(path: Path, experiment: Experiment) -> tuple[dict[str, Prior], tuple[tuple[str, ...], Array]]:
     """Priors and their correlations from a calibration file (JSON, schema backaction/calibration/1).
 

@@ -70,7 +70,8 @@ def residual_lines(spectrum: Spectrum, expected: Array, limit: int = 12) -> list
     from scipy import special
 
     ratio = spectrum.density / expected
-    level = float(np.median(ratio))
+    N = float(np.median(spectrum.averages))
+    level = float(np.median(ratio) * N / special.gammaincinv(N, 0.5))  # the mean of Gamma bins with this median
     threshold = -special.ndtri(1e-4 / (3 * ratio.size))
     groups: list[Array] = []
     for width in (1, 4, 16):
