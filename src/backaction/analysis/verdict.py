@@ -151,7 +151,7 @@ def _floor_allows(
     sides = (f < f[0] + edge) | (f > f[-1] - edge)
     f = f[sides]
     level = discretise(calibrated.system, *record.digitiser).spectrum(f)
-    extra = float(np.mean(measured.density[sides] / calibration.density - level))
+    extra = float(np.mean(measured.density[sides] / calibration.at(f) - level))
     widths = {n: p.sd for n, p in given.priors.items() if p.sd is not None and n not in moved}
     prior = np.zeros(1)
     if widths:

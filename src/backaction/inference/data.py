@@ -42,7 +42,7 @@ class Measured:
     @property
     def density_sn(self) -> Array:
         """The measured bins in shot-noise units of the calibration."""
-        return np.asarray(self.spectrum.density / self.calibration.density)
+        return np.asarray(self.spectrum.density / self.calibration.at(self.spectrum.frequency_hz))
 
     @property
     def averages(self) -> Array:
@@ -57,7 +57,8 @@ class Measured:
 
     def with_density(self, density_sn: Array) -> Measured:
         """The same with other data, in shot-noise units."""
-        return replace(self, spectrum=replace(self.spectrum, density=np.asarray(density_sn) * self.calibration.density))
+        unit = self.calibration.at(self.spectrum.frequency_hz)
+        return replace(self, spectrum=replace(self.spectrum, density=np.asarray(density_sn) * unit))
 
 
 def simulated(

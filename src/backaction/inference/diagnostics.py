@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -115,7 +116,7 @@ def _predicted(fine: Target, draws: Draws, most: int = 100) -> list[Check]:
 
 
 def _in_sn(record: Measured) -> Any:
-    return record.spectrum.scaled(1 / record.calibration.density, "SN")
+    return replace(record.spectrum, density=record.density_sn, unit="SN")
 
 
 def banded(scores: Array, count: int = BANDS) -> Array:

@@ -175,6 +175,7 @@ def laplace_fit(ready: Prepared) -> SpectrumFit:
     values, slope = target.values(mode.u), target.slopes(mode.u)
     covariance = (slope @ mode.root) @ (slope @ mode.root).T
     mu = ready.fine.models(mode.u)[0]
+    unit = record.calibration.at(record.spectrum.frequency_hz)
     ratio, N = record.density_sn / mu, record.averages
     fitted = int(np.sum(np.diag(mode.root @ mode.root.T) < TOLD))
     best = record.experiment.with_values({k: float(v) for k, v in target.fields(0, mode.u).items()}, "fit")
@@ -183,7 +184,7 @@ def laplace_fit(ready: Prepared) -> SpectrumFit:
     order = [i for i, n in enumerate(target.names) if n != SCALE] + [target.names.index(SCALE)]
     return SpectrumFit(
         best, tuple(target.names[i] for i in order), values[order], covariance[np.ix_(order, order)],
-        {p.name: p.prior for p in target.parameters if p.name != SCALE}, record.spectrum, mu * record.calibration.density,
+        {p.name: p.prior for p in target.parameters if p.name != SCALE}, record.spectrum, mu * unit,
         scale, chi_square_p(gamma_normal_scores(ratio, N), fitted),
         float(np.sum(record.density_sn) / np.sum(mu)), float(np.average(ratio, weights=N)),
         float(1 / np.sqrt(np.sum(N))), tuple(bound), float(np.linalg.cond(mode.hessian)), "converged", mode.evaluations,
