@@ -86,6 +86,7 @@ def averaged_spectrum(record: Record, resolution_hz: float, taper: float = 0.1) 
     fs = record.sample_rate_hz
     wanted = int(np.ceil(8 * fs / resolution_hz))
     length = min(record.size, max(_SEGMENT, wanted))
+    asked = resolution_hz
     # a whole number of raw bins per output bin, so that all have the same number of averages
     resolution_hz = max(1, round(resolution_hz * length / fs)) * fs / length
     if record.is_complex and record.reference_hz is None:
@@ -111,8 +112,8 @@ def averaged_spectrum(record: Record, resolution_hz: float, taper: float = 0.1) 
         count += np.bincount(index, minlength=bins)
     if not np.any(count) or length < wanted:
         raise InputError(
-            f"{record.name}: too short for a resolution of {resolution_hz:g} Hz: needs {wanted} contiguous samples "
-            f"({wanted / fs:.3g} s), has {record.size}"
+            f"{record.name}: too short for a resolution of {asked:g} Hz: needs {wanted} contiguous samples "
+            f"({wanted / fs:.3g} s), {_has(record)}"
         )
     keep = slice(1, max(2, bins - 2))
     density = total[keep] / np.maximum(count[keep], 1)
@@ -137,6 +138,22 @@ def _contiguous(values: Array, least: int) -> list[Array]:
         return [values] if len(values) >= least else []
     edges = np.flatnonzero(np.diff(np.concatenate([[False], good, [False]]).astype(int)))
     return [values[a:b] for a, b in zip(edges[::2], edges[1::2], strict=True) if b - a >= least]
+
+
+def _has(record: Record) -> str:
+    """The longest stretch without a gap, for people."""
+    longest = 0
+    for shot in range(record.shots):
+        run = 0
+        for start in range(0, record.size, _SEGMENT):
+            good = np.isfinite(record.values(start, start + _SEGMENT, shot))
+            edges = np.concatenate([[-1], np.flatnonzero(~good), [good.size]])
+            stretches = np.diff(edges) - 1
+            longest = max(longest, run + int(stretches[0]), int(np.max(stretches)))
+            run = int(stretches[-1]) + (run if stretches.size == 1 else 0)
+    if longest == record.size:
+        return f"has {longest}"
+    return f"its longest contiguous stretch has {longest} ({longest / record.sample_rate_hz:.3g} s) of {record.size}"
 
 
 def efficiency(w: Array, raw_bins: int) -> float:
