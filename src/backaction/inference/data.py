@@ -49,6 +49,11 @@ class Measured:
         """Effective averages of every bin."""
         return np.broadcast_to(np.asarray(self.spectrum.averages, dtype=float), self.spectrum.density.shape)
 
+    @property
+    def tempered(self) -> Array:
+        """Averages as the likelihood counts them: correlated bins by their part of what is smooth over them."""
+        return self.averages / self.spectrum.correlation
+
     def bins(self) -> Bins:
         """How the model becomes these bins."""
         return bins(

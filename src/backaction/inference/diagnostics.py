@@ -15,6 +15,7 @@ from backaction.inference.samplers import Draws
 from backaction.inference.scatter import Likelihood
 from backaction.inference.target import SCALE, Target
 from backaction.numerics.matrices import Array
+from backaction.records.correlated import correlated_p
 from backaction.records.statistics import Check, chi_square_p, residual_lines
 
 RHAT, LEAST = 1.01, 400.0
@@ -98,8 +99,8 @@ def _predicted(fine: Target, draws: Draws, most: int = 100) -> list[Check]:
         N, y = record.averages, record.density_sn
         good_ones = [(m, e) for m, e in zip(mu, error, strict=True) if np.all(np.isfinite(m))]
         values = [fine.campaign.likelihood.scores(y, m, N, e) for m, e in good_ones]
-        bins = float(np.mean([chi_square_p(z) for z in values]))
-        bands = float(np.mean([chi_square_p(banded(z)) for z in values]))
+        bins = float(np.mean([correlated_p(z, record.spectrum.neighbours) for z in values]))
+        bands = float(np.mean([chi_square_p(banded(z) / record.spectrum.correlation**0.5) for z in values]))
         middle = np.mean(mu[np.all(np.isfinite(mu), axis=-1)], axis=0)
         plain = np.ndim(record.spectrum.averages) == 0 and fine.campaign.likelihood == Likelihood()
         lines = residual_lines(_in_sn(record), middle) if plain else []

@@ -65,13 +65,27 @@ def correlated(blocks: Sequence[tuple[int, float, Any]], U: Array) -> tuple[Arra
     return G, (mean, 2 * square)
 
 
+def correlated_p(scores: Array, neighbours: Sequence[float], fitted: int = 0) -> float:
+    """p-value of the sum of squared normal scores of neighbouring correlated bins, `fitted` smooth quantities taken out.
+
+    Chi-square of the same mean n - v fitted and variance 2 (sum R^2 - v^2 fitted).
+    """
+    from scipy import special
+
+    rho, n = np.asarray(neighbours), scores.size
+    v = 1 + 2 * float(np.sum(rho))
+    mean = max(n - v * fitted, 1.0)
+    variance = 2 * max(n + 2 * float(np.sum((n - np.arange(1, rho.size + 1)) * rho**2)) - v**2 * fitted, 1.0)
+    return float(special.chdtrc(2 * mean**2 / variance, float(np.sum(scores**2)) * 2 * mean / variance))
+
+
 def averages_conflict(scores: Array, places: Array, neighbours: Sequence[float], averages: float) -> str:
     """A sentence where bins scatter about their neighbours as the stated averages do not; else empty.
 
     The second difference z_-d - 2 z + z_d of scores hardly sees a smooth misfit; its mean square has a known mean and
     variance, from the stated correlations. d is the distance at which they fall below 0.6.
     """
-    from scipy import stats
+    from scipy import special
 
     rho = np.concatenate([[1.0], neighbours, np.zeros(6)])
     d = int(np.flatnonzero(rho < 0.6)[0])
@@ -94,7 +108,7 @@ def averages_conflict(scores: Array, places: Array, neighbours: Sequence[float],
     ratio = np.array([covariance(int(k)) for k in lags]) / covariance(0)
     freedom = first.size / (1 + 2 * float(np.sum(ratio**2)))
     scatter = float(np.mean(bend**2)) / covariance(0)
-    p = 2 * min(stats.chi2.cdf(scatter * freedom, freedom), stats.chi2.sf(scatter * freedom, freedom))
+    p = 2 * min(special.chdtr(freedom, scatter * freedom), special.chdtrc(freedom, scatter * freedom))
     if p >= CONFLICT_P:
         return ""
     return _words(z, at, rho, scatter, averages, float(p))

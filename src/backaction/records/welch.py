@@ -38,8 +38,8 @@ LENGTH = 256
 """Samples by which a window's shape is taken."""
 LEAST = 1e-4
 """Correlations below this, and those of bins still farther apart, are none."""
-SIDE = 6
-"""Widths 1/L to both sides over which |W|^2 is taken."""
+SIDE, FAR_SIDE, TAILS = 6, 60, 3.0
+"""Widths 1/L to both sides over which |W|^2 is taken, that of a rectangular window, and what its tails count as a width."""
 
 
 def enbw(window: str) -> float:
@@ -100,8 +100,15 @@ class Welch:
 
     @property
     def width(self) -> float:
-        """What it adds to a bin's width, in units of 1/L; 0 for a rectangular window, which is taken as a bin."""
-        return float(np.sqrt(enbw(self.window) ** 2 - 1) + (self.smoothing - 1) / self.padding)
+        """What it adds to a bin's width, in units of 1/L.
+
+        0 for a rectangular window alone, which is taken to say that bins are means over their widths; with overlap or
+        padding it is a window with the tails of sinc^2.
+        """
+        own = np.sqrt(enbw(self.window) ** 2 - 1)
+        if own == 0 and (self.overlap or self.padding > 1):
+            own = TAILS
+        return float(own + (self.smoothing - 1) / self.padding)
 
 
 SMOOTH = 40.0
@@ -138,7 +145,7 @@ def _covariance(w: Welch) -> Array:
 @functools.lru_cache(64)
 def _response(w: Welch, fine: int) -> Array:
     """Weights of |W|^2 on a grid of 1/`fine` bins, over `SIDE` widths 1/L, with the running mean."""
-    side = int(np.ceil(SIDE * w.padding * fine))
+    side = int(np.ceil((SIDE if enbw(w.window) > 1 else FAR_SIDE) * w.padding * fine))
     at = np.arange(-side, side + 1) / (fine * w.padding)
     shape = _shape(w.window)
     power = np.abs(np.exp(2j * np.pi * np.outer(at, np.arange(LENGTH) + 0.5) / LENGTH) @ shape) ** 2
