@@ -62,6 +62,7 @@ class Floor:
                 told += f", where it varies by {100 * more:.2g} % about a slope"
             if abs(level.slope_per_hz) * width > TILTED:
                 told += f"; it changes by {100 * np.expm1(level.slope_per_hz * width):+.3g} % over the band"
+                told += ", which fits follow; a filter takes its middle" if word == "shot" else ""
             notes.append(told)
         lines = tuple(residual_lines(spectrum, _shape(spectrum, own, level), spectrum.density.size))
         notes += _said(lines, word)
