@@ -156,7 +156,7 @@ def test_correlated_bins_of_welch(pad):
 
     As independent bins the pulls would scatter by 1.41 (2.0 padded): 52 % (38 %) instead of 68 %.
     """
-    L, segments, count = 256, 199, 200 if LONG else 12
+    L, segments, count = 256, 199, 200 if LONG else 10
     n = L // 2 * (segments + 1)
     grid = np.fft.rfftfreq(2 * n, 1 / L)
     truth = {"floor": 1.0, "height": 5.0, "centre": 64.0, "width": 8.0}

@@ -219,10 +219,11 @@ def tone_area(table: Table, tone: float, given: Mapping[str, Any] | None, axis_u
     """(mean square, its sd) of a line at `tone` above its surroundings, one- or two-sided spectra alike."""
     s = to_spectrum(table, 1, given, axis_unit)
     f, step = s.frequency_hz, float(np.median(np.diff(s.frequency_hz)))
-    inside = np.abs(f - tone) < 4.5 * step
+    lobe = step * (s.estimate.padding if s.estimate else 1.0)  # zero padding widens a line in bins
+    inside = np.abs(f - tone) < 4.5 * lobe
     if np.count_nonzero(inside) < 5:
         raise InputError(f"{table.name}: the tone at {tone:g} Hz lies outside the spectrum {f[0]:g}..{f[-1]:g} Hz")
-    ring = (np.abs(f - tone) < 20 * step) & ~inside
+    ring = (np.abs(f - tone) < 20 * lobe) & ~inside
     background = float(np.median(s.density[ring]))
     area = 2 * step * float(np.sum(s.density[inside] - background))
     above = np.maximum(s.density[inside] - background, 0.0)
