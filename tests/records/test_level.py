@@ -132,6 +132,13 @@ def test_the_darks_own_structure_is_taken_out():
     assert sum(said) >= 2  # the others are short enough to look like slopes
 
 
+def test_a_dark_record_without_noise():
+    """A digitiser that resolves nothing of it: 1 SN is the shot record's level."""
+    c = unit_of(noise(2.0, 1), np.zeros(300_000))
+    assert (c.dark_sn, c.dark_lines) == (0.0, ())
+    assert abs(c.density / 2 - 1) < 4 * c.relative_sd
+
+
 @pytest.mark.parametrize("name", ["shot_with_line", "shot_polluted"])
 def test_reference_records(name):
     """Records by another program, with their true level."""

@@ -64,6 +64,8 @@ class Floor:
                 told += f"; it changes by {100 * np.expm1(level.slope_per_hz * width):+.3g} % over the band"
                 told += ", which fits follow; a filter takes its middle" if word == "shot" else ""
             notes.append(told)
+        if level.density == 0:
+            return cls(0.0, 0.0, 0.0, 0.0, 1.0, (), ())
         lines = tuple(residual_lines(spectrum, _shape(spectrum, own, level), spectrum.density.size))
         notes += _said(lines, word)
         if level.scatter_p < UNEVEN_P and more == 0:

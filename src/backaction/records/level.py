@@ -62,6 +62,8 @@ class Level:
 def floor_level(spectrum: Spectrum, reference_hz: float, tilted: bool = False) -> Level:
     """The floor of a spectrum of equal averages, its lines cut out; `tilted`: with a slope of ln S."""
     f, y, K = spectrum.frequency_hz, spectrum.density, float(spectrum.averages)
+    if np.quantile(y, 0.25) <= 0:  # a dark record without any noise
+        return Level(0.0, 0.0, reference_hz, np.zeros((2, 2)), np.ones(f.size, dtype=bool), 1.0, 1.0, 0.0)
     span = float(np.ptp(f)) or 1.0
     t = np.column_stack([np.ones(f.size), (f - reference_hz) / span])[:, : 2 if tilted else 1]
     start = _start(t, y, K)

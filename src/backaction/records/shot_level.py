@@ -81,8 +81,7 @@ def shot_noise(
     for word, other in others.items():
         _taken_alike(record, other, word)
         notes += _clipped(other, word)
-    width = max(record.sample_rate_hz / (2 * BINS), LEAST_AVERAGES / min(o.duration_s for o in others.values()))
-    raw = {k: averaged_spectrum(o, width) for k, o in others.items()}
+    raw = _averaged(record, others)
     spectra = _at_detector(record, raw)
     floors = {k: Floor.of(s, k, band_hz) for k, s in spectra.items()}
     notes += [n for floor in floors.values() for n in floor.notes]
@@ -111,6 +110,16 @@ def shot_noise(
         return found
     dark_sn = dark_level.density / density
     return replace(found, dark_sn=dark_sn, dark_sd_sn=dark_level.sd * dark_sn, dark_lines=dark_level.lines)
+
+
+def _averaged(record: Record, others: dict[str, Record]) -> dict[str, Spectrum]:
+    """Spectra fine enough that polluted bins are told from the others."""
+    width = max(record.sample_rate_hz / (2 * BINS), LEAST_AVERAGES / min(o.duration_s for o in others.values()))
+    raw = {k: averaged_spectrum(o, width) for k, o in others.items()}
+    for word, spectrum in raw.items():
+        if not spectrum.density.size:
+            raise InputError(f"{word} record {others[word].name}: {others[word].size} samples: too short for a level")
+    return raw
 
 
 def _taken_alike(record: Record, other: Record, word: str) -> None:
