@@ -94,7 +94,12 @@ class ThermalOscillator(Method):
             if not s.windowed:
                 return [self.model(v, f, step)]
             line = min((v[k] for k in v if k.startswith("linewidth")), default=v.get("corner_hz", np.inf))
-            return s.seen(lambda g: [self.model(v, np.maximum(g, 1e-3 * step), 0.0, float(f[0]))], f, line)
+            # lines narrower than the window are averaged over the steps of the axis on which it is laid over them
+            return s.seen(
+                lambda g: [self.model(v, np.maximum(g, 1e-3 * step), float(g[-1] - g[-2]), float(f[0]))],
+                f,
+                max(line, step * (s.estimate.padding if s.estimate else 1.0)),
+            )
 
         found = fit(model, [block], unknowns, starts, self.kind)
         mu = model(found.values)[0]
