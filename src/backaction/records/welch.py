@@ -113,7 +113,7 @@ class Welch:
 
 SMOOTH = 20.0
 """A line wider than so many widths of the window is seen as it is (to 3e-3 of its height)."""
-POINTS, LINE_POINTS, MOST = 4, 3, 16
+POINTS, LINE_POINTS, MOST = 3, 3, 16
 """Points within 1/L, and within the narrowest line where that is narrower, down to 1/MOST of 1/L."""
 
 
