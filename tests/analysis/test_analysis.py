@@ -58,6 +58,8 @@ def test_clean_record_analysis(clean):
     """Truth: EPR 0.789 continuous, 0.802 for this filter. The fit's mean ratio is within 0.5 %, every check passes."""
     assert clean.passed
     assert clean.exit_code == 0
+    level = clean.document()["calibration"]
+    assert (level["shot_lines_hz"], level["dark_lines_hz"], level["slope_per_hz"]) == ([], [], 0.0)
     assert abs(clean.fit.mean_ratio - 1) < 0.005
     e = clean.quantum["epr_variance"]
     assert abs(e["value"] - 0.8018) < 3 * e["sd"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import signal
 
 from backaction import Experiment
 from backaction.calibration.cavity import dither_error, turning_point
@@ -454,3 +455,27 @@ priors = { "membrane.coupling_hz" = "coupling_1_hz" }
     source = found.document()["provenance"]["sources"]["beat"]
     assert len(source["files"]["beat.csv"]) == 64
     assert source["settings"]["relative_noise"] == 0.01
+
+
+def test_a_thermal_line_in_windowed_bins():
+    """Langevin noise through SciPy's `welch` (Hann, half overlap, a line of 2.5 bins): width and area of the line itself.
+
+    With another window stated the bins contradict it, and the warning names what is stated and what is seen.
+    """
+    fs, L, segments = 1e6, 4096, 199
+    n = L // 2 * (segments + 1)
+    f = np.fft.rfftfreq(2 * n, 1 / fs)
+    S = 1e-12 + thermal_density(np.maximum(f, 1.0), 2e5, 600.0, 1e-6)
+    x = np.fft.irfft(np.fft.rfft(np.random.default_rng(3).standard_normal(2 * n)) * np.sqrt(fs * S))[:n]
+    f, p = signal.welch(x, fs, "hann", L, L // 2, detrend=False, return_onesided=False)
+    near_line = (f > 1.9e5) & (f < 2.1e5)
+    t = table(f[near_line], p[near_line], unit="V^2/Hz", sided="two", reference="V", averages=segments)
+    method = make("thermal_oscillator", axis_unit="Hz")
+    found = method.run([t], {"window": "hann", "overlap": 0.5})
+    for name, value in {"frequency_1_hz": 2e5, "linewidth_1_hz": 600.0, "variance_1": 1e-6, "floor": 1e-12}.items():
+        near(found, name, value)
+    assert found["linewidth_1_hz"].sd < 35
+    assert found.p > 1e-3
+    assert found.warnings == ()
+    wrong = method.run([t], {"window": "rectangular"})
+    assert any("199 averages are stated" in w and "not stated?" in w for w in wrong.warnings)

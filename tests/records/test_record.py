@@ -121,5 +121,20 @@ def test_references_must_be_taken_alike():
 
 
 def test_too_short_for_the_resolution():
-    with pytest.raises(InputError, match="too short for a resolution"):
-        averaged_spectrum(white(size=1000), 100.0)
+    """The resolution is the one that was asked for, also where it is no whole number of raw bins."""
+    with pytest.raises(
+        InputError, match=r"too short for a resolution of 98.7 Hz: needs 81054 contiguous .*, has 1000$"
+    ):
+        averaged_spectrum(white(size=1000), 98.7)
+
+
+def test_too_many_gaps_for_the_resolution(monkeypatch):
+    """The longest stretch that the record has is named, across the pieces in which it is read."""
+    from backaction.records import spectrum
+
+    monkeypatch.setattr(spectrum, "_SEGMENT", 7000)
+    gaps = tuple((start, start + 3000) for start in range(8000, 100_000, 10_000))
+    record = Record(white(size=100_000).source, 1e6, gaps=gaps)
+    words = r"resolution of 100 Hz: needs 80000 contiguous samples \(0.08 s\), its longest contiguous stretch has 8000 \(0.008 s\)"
+    with pytest.raises(InputError, match=words):
+        averaged_spectrum(record, 100.0)

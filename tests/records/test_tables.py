@@ -10,7 +10,8 @@ from scipy import io
 
 from backaction.calibration.linearity import power_of
 from backaction.errors import InputError
-from backaction.records.tables import ENBW, read_table, to_spectrum
+from backaction.records.tables import read_table, to_spectrum
+from backaction.records.welch import Welch, enbw
 from support.reference import shared
 
 FULL = dict(unit="V^2/Hz", sided="two", averages=100, window="hann", reference="V")
@@ -88,7 +89,7 @@ def test_sr785_pair(tmp_path):
     t = read_table(write(tmp_path, rows, "300_301.dat"))
     s = to_spectrum(t)
     assert s.averages == 5000
-    assert_allclose(s.density, 1e-12 / (128 * ENBW["bmh"]) / 2)
+    assert_allclose(s.density, 1e-12 / (128 * enbw("bmh")) / 2)
     assert power_of(t.name) == 300.5
     assert power_of("a/darknoise.dat") == 0
     assert power_of("a/run3_200mW.dat") == 200
@@ -109,7 +110,7 @@ def test_windows_have_their_noise_bandwidth():
         ("flattop", "flattop"),
     ):
         w = get_window(theirs, 4096)
-        assert ENBW[ours] == pytest.approx(4096 * np.sum(w * w) / np.sum(w) ** 2, rel=2e-3)
+        assert enbw(ours) == pytest.approx(4096 * np.sum(w * w) / np.sum(w) ** 2, rel=2e-3)
 
 
 def test_units_and_sides(tmp_path):
@@ -206,12 +207,10 @@ def test_correlation_of_bins(name):
     """The mean over 100 bins of windowed periodograms scatters by sqrt(correlation/(N bins)), not 1/sqrt(N bins)."""
     from scipy.signal import get_window
 
-    from backaction.records.tables import CORRELATION
-
     rng = np.random.default_rng(1)
     x = rng.standard_normal((3000, 4, 512))
     levels = np.mean(_periodograms(x, get_window(name, 512))[..., 60:160], axis=(1, 2))
-    claimed = np.sqrt(CORRELATION["bmh" if name == "blackmanharris" else name] / (4 * 100))
+    claimed = np.sqrt(Welch("bmh" if name == "blackmanharris" else name).correlation / (4 * 100))
     assert np.std(levels) / np.mean(levels) == pytest.approx(claimed, rel=0.05)
 
 

@@ -3,7 +3,9 @@
 Data blocks: `Gaussian` (values with standard deviations, real or complex), `Relative` (a scatter in proportion to the
 model) and `Averaged` (periodograms averaged N times, which are Gamma distributed): its deviance 2 N (r - 1 - ln r), r
 = y/mu, is minimised through the residual sign(r - 1) sqrt(...), so that Gauss-Newton gives the maximum of the
-likelihood; weights taken from the data themselves would bias every level by -2/N. Priors are appended residuals
+likelihood; weights taken from the data themselves would bias every level by -2/N. Bins of windowed, padded or smoothed
+periodograms are correlated: their covariance is the sandwich H^-1 J R J^T H^-1, and the p-value that of a deviance with
+their mean and variance (`records.correlated`). Priors are appended residuals
 (theta - mean)/sd. The covariance is the inverse Fisher information at the maximum, never rescaled by chi2. The search
 is `scipy.optimize.least_squares` (trust region reflective, bounds), from every start that is given.
 """
@@ -18,6 +20,8 @@ import numpy as np
 
 from backaction.errors import BackactionError, InputError, ModelError
 from backaction.numerics.matrices import Array
+from backaction.records.correlated import averages_conflict, correlated, correlation_matrix
+from backaction.records.spectrum import Spectrum
 
 Values = Mapping[str, float]
 Model = Callable[[Values], Sequence[Any]]
@@ -63,22 +67,45 @@ class Gaussian:
 class Averaged:
     """Densities y, each an average of `averages` independent periodograms.
 
-    `correlation` (`Spectrum.correlation`) is that of neighbouring bins: errors of what is smooth over bins grow by its root.
+    `neighbours` (`Spectrum.neighbours`) are the correlations of bins 1, 2, ... apart, `place` the bins' places in their
+    spectrum (default 0, 1, 2, ...). The likelihood of correlated bins is tempered, N -> N/(1 + 2 sum rho): right for what is
+    smooth over bins, and in its weight against priors.
     """
 
     y: Array
     averages: Any
-    correlation: float = 1.0
+    neighbours: tuple[float, ...] = ()
+    place: Array | None = None
 
-    def residual(self, mu: Array) -> Array:
-        """sign(r - 1) sqrt(2 N (r - 1 - ln r)), r = y/mu."""
+    @classmethod
+    def of(cls, s: Spectrum, keep: Array | slice = slice(None)) -> Averaged:
+        """Some bins of a spectrum."""
+        averages = np.broadcast_to(np.asarray(s.averages, dtype=float), s.density.shape)[keep]
+        return cls(s.density[keep], averages, s.neighbours, np.arange(s.density.size)[keep])
+
+    @property
+    def places(self) -> Array:
+        """Places of the bins in their spectrum."""
+        return np.arange(np.size(self.y)) if self.place is None else np.ravel(self.place)
+
+    @property
+    def temper(self) -> float:
+        """1 + 2 sum rho."""
+        return 1 + 2 * sum(self.neighbours)
+
+    def scores(self, mu: Array) -> Array:
+        """sign(r - 1) sqrt(2 N (r - 1 - ln r)), r = y/mu: nearly standard normal for each bin."""
         mu = np.maximum(np.real(mu), 1e-300)
         r = self.y / mu
         return np.ravel(np.sign(1 - r) * np.sqrt(2 * self.averages * np.maximum(r - 1 - np.log(r), 0.0)))
 
+    def residual(self, mu: Array) -> Array:
+        """The scores over the root of `temper`."""
+        return self.scores(mu) / np.sqrt(self.temper)
+
     def whitened(self, mu: Array, slope: Array) -> Array:
-        """sqrt(N) d ln mu."""
-        return np.ravel(np.sqrt(self.averages / self.correlation) * slope / np.maximum(np.real(mu), 1e-300))
+        """sqrt(N/temper) d ln mu."""
+        return np.ravel(np.sqrt(self.averages / self.temper) * slope / np.maximum(np.real(mu), 1e-300))
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +155,8 @@ class Fit:
 
     `condition` is that of the Jacobian with normalised columns (without unknowns at a bound, whose errors are zero:
     all others are conditional on them). `residuals` are those of each block; `tested` is False where the scatter was
-    taken from them, so that the deviance tests nothing.
+    taken from them, so that the deviance tests nothing. `moments` are mean and variance of the deviance of a right model
+    where bins are correlated (`correlated`); `conflicts` say where stated averages contradict the bins.
     """
 
     unknowns: tuple[Unknown, ...]
@@ -140,6 +168,8 @@ class Fit:
     at_bound: tuple[str, ...]
     residuals: tuple[Array, ...]
     tested: bool = True
+    moments: tuple[float, float] | None = None
+    conflicts: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -153,8 +183,8 @@ class Fit:
 
     @property
     def p(self) -> float:
-        """Probability of a larger deviance if the model is right."""
-        return _tail(self.deviance, self.dof)
+        """Probability of a larger deviance if the model is right: chi2, with the `moments` where bins are correlated."""
+        return _tail(self.deviance, self.dof, self.moments)
 
     def __getitem__(self, name: str) -> float:
         return float(self.best[self.names.index(name)])
@@ -215,7 +245,8 @@ def fit(
     if count + known < len(unknowns):
         raise InputError(f"{what}: {count} data for {len(unknowns)} unknowns")
     best = _best_of(model, observed, unknowns, starts, count, what)
-    return _refined(model, observed, unknowns, best, what)
+    found = _refined(model, observed, unknowns, best, what)
+    return replace(found, conflicts=_conflicts(observed, found))
 
 
 def _count(observed: Sequence[Observed], what: str) -> int:
@@ -243,11 +274,13 @@ def _best_of(
 ) -> Array:
     """The search of least deviance among the starts, up to the first that describes the `count` data (p > 1e-3)."""
     known = sum(u.prior is not None for u in unknowns)
+    # of correlated bins: their deviance scatters more, but a search that ends elsewhere misses by far
+    worst = float(np.mean([b.temper if isinstance(b, Averaged) else 1.0 for b in observed]))
     good = []
     for s in ({}, *starts):
         run = _search(model, observed, unknowns, dict(s))
         good += [run] if run is not None else []
-        if run is not None and count > len(unknowns) and _tail(run[1], count + known - len(unknowns)) > 1e-3:
+        if run is not None and count > len(unknowns) and _tail(run[1] * worst, count + known - len(unknowns)) > 1e-3:
             break
     if not good:
         raise ModelError(
@@ -275,10 +308,11 @@ def _refined(model: Model, observed: Sequence[Observed], unknowns: Sequence[Unkn
     return _at(model, observed, unknowns, best, what)
 
 
-def _tail(deviance: float, dof: int) -> float:
+def _tail(deviance: float, dof: int, moments: tuple[float, float] | None = None) -> float:
     from scipy import special
 
-    return float(special.chdtrc(max(1, dof), deviance))
+    mean, variance = moments or (max(1, dof), 2.0 * max(1, dof))
+    return float(special.chdtrc(2 * mean**2 / variance, deviance * 2 * mean / variance))
 
 
 def _named(unknowns: Sequence[Unknown], theta: Array) -> dict[str, float]:
@@ -368,7 +402,7 @@ def _chain(block: Observed, mu: Array, slope: Array) -> Array:
         r = block.y / np.maximum(np.real(mu), 1e-300)
         size = np.sqrt(np.maximum(2 * (r - 1 - np.log(r)), 0.0))
         ratio = np.where(np.abs(r - 1) < 1e-6, 1.0, np.abs(r - 1) / np.maximum(size, 1e-300))
-        return np.ravel(np.sqrt(block.averages) * ratio * slope / np.maximum(np.real(mu), 1e-300))
+        return np.ravel(np.sqrt(block.averages / block.temper) * ratio * slope / np.maximum(np.real(mu), 1e-300))
     return block.whitened(mu, slope)
 
 
@@ -394,14 +428,15 @@ def _at(model: Model, observed: Sequence[Observed], unknowns: Sequence[Unknown],
             "?",
         )
         raise ModelError(f"{what}: the data do not depend on '{flat}': it cannot be found from them")
-    _, s, Vt = np.linalg.svd(J[:, free] / norm, full_matrices=False)
+    rows = [b.scores(m) if isinstance(b, Averaged) else b.residual(m) for b, m in zip(observed, mu, strict=True)]
+    U, s, Vt = np.linalg.svd(J[:, free] / norm, full_matrices=False)
     condition = float(s[0] / s[-1]) if s.size else 1.0
     if condition > 1e9:
         parts = [unknowns[int(free[i])].name for i in np.argsort(-np.abs(Vt[-1]))[:3] if abs(Vt[-1][i]) > 0.1]
         raise ModelError(f"{what}: the data leave a combination of {', '.join(parts)} open (condition {condition:.1g})")
     covariance = np.zeros((len(unknowns), len(unknowns)))
-    covariance[np.ix_(free, free)] = (Vt.T / s**2) @ Vt / np.outer(norm, norm)
-    rows = [b.residual(m) for b, m in zip(observed, mu, strict=True)]
+    spread, moments = correlated([_block(b, r) for b, r in zip(observed, rows, strict=True)], U)
+    covariance[np.ix_(free, free)] = (Vt.T / s) @ spread @ (Vt.T / s).T / np.outer(norm, norm)
     prior = _known(unknowns, theta)
     deviance = float(sum(np.sum(r**2) for r in rows) + np.sum(prior**2))
     dof = sum(r.size for r in rows) + prior.size - free.size
@@ -414,4 +449,22 @@ def _at(model: Model, observed: Sequence[Observed], unknowns: Sequence[Unknown],
         condition,
         tuple(u.name for u, b in zip(unknowns, bound, strict=True) if b),
         tuple(rows),
+        moments=moments,
     )
+
+
+def _block(block: Observed, rows: Array) -> tuple[int, float, Any]:
+    """(rows, temper, correlation matrix) of a block."""
+    if not (isinstance(block, Averaged) and block.neighbours):
+        return rows.size, 1.0, None
+    return rows.size, block.temper, correlation_matrix(block.places, block.neighbours)
+
+
+def _conflicts(observed: Sequence[Observed], found: Fit) -> tuple[str, ...]:
+    """Where stated averages contradict the bins, one sentence a block."""
+    out = (
+        averages_conflict(z, b.places, b.neighbours, float(np.mean(b.averages)))
+        for b, z in zip(observed, found.residuals, strict=True)
+        if isinstance(b, Averaged)
+    )
+    return tuple(dict.fromkeys(words for words in out if words))

@@ -228,10 +228,11 @@ def with_tone(line: ThermalOscillator, tone: float, tables: Sequence[Table], giv
     """
     s = to_spectrum(tables[0], 1, given, line.axis_unit)
     f, step = s.frequency_hz, float(np.median(np.diff(s.frequency_hz)))
-    inside = np.abs(f - tone) < 4.5 * step
+    lobe = step * (s.estimate.padding if s.estimate else 1.0)  # zero padding widens a line in bins
+    inside = np.abs(f - tone) < 4.5 * lobe
     if np.count_nonzero(inside) < 5:
         raise InputError(f"{tables[0].name}: the tone at {tone:g} Hz lies outside the spectrum {f[0]:g}..{f[-1]:g} Hz")
-    found = replace(line, mask_hz=(*line.mask_hz, tone - 5 * step, tone + 5 * step)).run(tables, given)
+    found = replace(line, mask_hz=(*line.mask_hz, tone - 5 * lobe, tone + 5 * lobe)).run(tables, given)
 
     def excess(v: Values) -> float:
         return float(v["total"] - 2 * step * np.sum(line.model(v, f[inside], step)))

@@ -193,7 +193,7 @@ class Method(Part, ABC):
         at, covariance = found.derived(functions)
         sds = np.sqrt(np.maximum(np.diag(covariance), 0.0))
         quantities = {n: Quantity(float(v), float(s), *units[n]) for n, v, s in zip(functions, at, sds, strict=True)}
-        notices = list(warnings)
+        notices = [*warnings, *found.conflicts]
         if found.at_bound:
             notices.append(
                 f"at a bound: {', '.join(found.at_bound)}; the other errors are conditional on that and too small"

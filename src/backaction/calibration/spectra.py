@@ -19,6 +19,7 @@ from backaction.experiment.spectra import frequency_response
 from backaction.experiment.toml import unit_bounds
 from backaction.inference.parameter import Parameter
 from backaction.numerics.matrices import Array
+from backaction.records.spectrum import Spectrum
 from backaction.records.tables import Table, to_spectrum
 from backaction.systems.response import VACUUM
 
@@ -78,7 +79,7 @@ class Spectra(Method):
             )
             for i, n in enumerate(names)
         }
-        warnings = []
+        warnings = list(found.conflicts)
         if k is not None and k > 0.7:
             warnings.append(f"importance sampling failed (Pareto k = {k:.2f} > 0.7): errors are those of the maximum")
         elif k is not None:
@@ -176,8 +177,8 @@ class _Problem:
     parameters: tuple[Parameter, ...]
     frequency_hz: Array
     density: Array
-    averages: float
-    correlation: float
+    spectrum: Spectrum
+    place: Array
     used: Array
     values: Array
     cache: dict[Any, Any] = field(default_factory=dict)
@@ -216,8 +217,8 @@ class _Problem:
             parameters,
             f[inside],
             density,
-            float(spectra[0].averages),
-            spectra[0].correlation,
+            spectra[0],
+            np.flatnonzero(inside)[:, None] + 2 * f.size * np.arange(columns),
             used,
             values,
         )
@@ -226,6 +227,10 @@ class _Problem:
     def db(self) -> Array:
         return 10 * np.log10(self.density)
 
+    def block(self, keep: Array) -> Averaged:
+        """Some of the densities as data; bins of one column are neighbours."""
+        return Averaged(self.density[keep], float(self.spectrum.averages), self.spectrum.neighbours, self.place[keep])
+
     def unit(self, name: str) -> str:
         return next((q.unit for q in self.parameters if q.name == name), "1")
 
@@ -233,7 +238,18 @@ class _Problem:
         return {q.name: float(q.value(u[q.name])) for q in self.parameters}
 
     def model(self, u: Values) -> Array:
-        """Densities (frequencies, columns) in shot-noise units."""
+        """Densities (frequencies, columns) in shot-noise units, as the spectra's windows see them."""
+        if not self.spectrum.windowed:
+            return self.at(u, self.frequency_hz)
+        return np.array(self.spectrum.seen(lambda f: list(self.at(u, f).T), self.frequency_hz, self.finest)).T
+
+    @property
+    def finest(self) -> float:
+        """1/L, as which lines of the model count that are narrower."""
+        return float(self.spectrum.resolution_hz * (self.spectrum.estimate.padding if self.spectrum.estimate else 1))
+
+    def at(self, u: Values, frequency_hz: Array) -> Array:
+        """Densities (frequencies, columns) at any frequencies."""
         at = (
             self.values
             + u.get("offset", 0.0)
@@ -243,22 +259,24 @@ class _Problem:
         head, _, tail = self.method.along.partition(".")
         element = experiment.element(head)
         if isinstance(element, Homodyne) and tail == "angle_deg":  # S = a + b cos 2 theta + c sin 2 theta, exactly
-            key = tuple(self.fields(u).values())
+            key = (*self.fields(u).values(), frequency_hz.size)
             if key not in self.cache:  # the angles alone change nothing else
                 if len(self.cache) > 64:
                     self.cache.clear()
                 three = np.array([0.0, 60.0, 120.0])
-                self.cache[key] = self._one(experiment, three[:, None] if experiment.spectra_only else three)
+                self.cache[key] = self._one(
+                    experiment, three[:, None] if experiment.spectra_only else three, frequency_hz
+                )
             three = self.cache[key]
             mean = np.mean(three, axis=0)
             turn = np.radians(2 * np.array([0.0, 60.0, 120.0]))
             c, s = (2 / 3 * np.tensordot(w, three, 1) for w in (np.cos(turn), np.sin(turn)))
             angle = np.radians(2 * at)
             return np.asarray(mean[:, None] + np.outer(c, np.cos(angle)) + np.outer(s, np.sin(angle)))
-        return np.array([self._one(experiment, x) for x in at]).T
+        return np.array([self._one(experiment, x, frequency_hz) for x in at]).T
 
-    def _one(self, experiment: Experiment, value: Any) -> Array:
-        response = frequency_response(experiment.with_values({self.method.along: value}), self.frequency_hz)
+    def _one(self, experiment: Experiment, value: Any, frequency_hz: Array) -> Array:
+        response = frequency_response(experiment.with_values({self.method.along: value}), frequency_hz)
         return np.real(response.spectrum()[..., 0, 0]) / VACUUM
 
     def fit(self, columns: Sequence[int], near: Fit | None = None) -> Fit:
@@ -267,11 +285,7 @@ class _Problem:
         keep[:, list(columns)] = True
         keep &= self.used
         noise = self.method.noise_db
-        block: Any = (
-            Averaged(self.density[keep], self.averages, self.correlation)
-            if noise is None
-            else Gaussian(self.db[keep], float(noise))
-        )
+        block: Any = self.block(keep) if noise is None else Gaussian(self.db[keep], float(noise))
         unknowns = [Unknown(q.name, 0.0, 0.1, lower=-q.reach, upper=q.reach, prior=(0.0, 1.0)) for q in self.parameters]
         if self.method.offset_sd:
             sd = float(self.method.offset_sd)
@@ -345,9 +359,7 @@ class _Problem:
         if not np.all(mu > 0):
             return np.inf
         noise, y = self.method.noise_db, self.density[self.used]
-        block: Any = (
-            Averaged(y, self.averages, self.correlation) if noise is None else Gaussian(10 * np.log10(y), float(noise))
-        )
+        block: Any = self.block(self.used) if noise is None else Gaussian(10 * np.log10(y), float(noise))
         prior = sum(u[q.name] ** 2 for q in self.parameters)
         offset = (u["offset"] / float(self.method.offset_sd)) ** 2 if "offset" in u else 0.0
         if self.method.value_sd:

@@ -66,12 +66,19 @@ class Squeezing(Method):
         spectra = densities(tables[0], range(1, len(D) + 1), given or {}, self.axis_unit)
         f, width = spectra[0].frequency_hz, spectra[0].resolution_hz
         unknowns, starts = self._search(spectra)
-        blocks = [Averaged(s.density, s.averages, s.correlation) for s in spectra]
-        found = fit(lambda v: self.model(v, f, width), blocks, unknowns, starts, "squeezing")
+        blocks = [Averaged.of(s) for s in spectra]
+
+        def model(v: Values) -> list[Array]:
+            if not spectra[0].windowed:
+                return self.model(v, f, width)
+            return spectra[0].seen(lambda g: self.model(v, g), f, float(np.min(self._lines(v))))
+
+        found = fit(model, blocks, unknowns, starts, "squeezing")
         v = found.values
-        self._check_resolution(v, width)
+        if not spectra[0].windowed:
+            self._check_resolution(v, width)
         priors, warnings = self._priors(v)
-        mu = self.model(v, f, width)
+        mu = model(v)
         panels = [
             Panel(
                 f"Δ = {x / 1e3:g} kHz",
@@ -117,9 +124,13 @@ class Squeezing(Method):
         ]
         return unknowns, starts
 
+    def _lines(self, v: Values) -> list[Any]:
+        """Widths of the optically broadened lines."""
+        return [self._cavity(v, i).effective_mechanics()[1] for i in range(len(self.detunings_hz))]
+
     def _check_resolution(self, v: Values, width: float) -> None:
         """Refuse a frequency step of more than half the optically broadened line, unless the model is averaged over it."""
-        lines = [self._cavity(v, i).effective_mechanics()[1] for i in range(len(self.detunings_hz))]
+        lines = self._lines(v)
         if not self.bin_average and width > 0.5 * float(np.min(lines)):
             raise InputError(
                 f"squeezing: frequency step {width:g} Hz does not resolve the optically broadened line "
@@ -213,7 +224,7 @@ class Squeezing(Method):
         out = []
         for i in range(len(self.detunings_hz)):
             system = Experiment((self._cavity(v, i), detector)).system
-            if self.bin_average:
+            if self.bin_average and width:
                 x, w = np.polynomial.legendre.leggauss(8)
                 points = (f[:, None] + width / 2 * x).ravel()
                 S = np.real(cross_spectrum(system, points, ["d"])[:, 0, 0]).reshape(f.size, x.size) @ w / 2

@@ -87,10 +87,22 @@ class ThermalOscillator(Method):
             raise InputError(f"{tables[0].name}: {f.size} bins to fit: too few")
         unknowns, starts = self._unknowns(f, y)
         unknowns += self._known()
-        block = Averaged(y, np.broadcast_to(s.averages, s.density.shape)[keep], s.correlation)
+        block = Averaged.of(s, keep)
         step = float(np.median(np.diff(f)))
-        found = fit(lambda v: [self.model(v, f, step)], [block], unknowns, starts, self.kind)
-        mu = self.model(found.values, f, step)
+
+        def model(v: Values) -> list[Array]:
+            if not s.windowed:
+                return [self.model(v, f, step)]
+            line = min((v[k] for k in v if k.startswith("linewidth")), default=v.get("corner_hz", np.inf))
+            # lines narrower than the window are averaged over the steps of the axis on which it is laid over them
+            return s.seen(
+                lambda g: [self.model(v, np.maximum(g, 1e-3 * step), float(g[-1] - g[-2]), float(f[0]))],
+                f,
+                max(line, step * (s.estimate.padding if s.estimate else 1.0)),
+            )
+
+        found = fit(model, [block], unknowns, starts, self.kind)
+        mu = model(found.values)[0]
         panel = Panel("spectrum", f / 1e3, y, mu, None, "frequency (kHz)", f"density ({s.unit})", True)
         ratio = Panel(
             "measured/model", f / 1e3, y / mu, np.ones(f.size), 1 / np.sqrt(block.averages), "frequency (kHz)", "ratio"
@@ -109,9 +121,12 @@ class ThermalOscillator(Method):
                 }
         return self.report(found, derived, priors, [panel, ratio], warnings, notes)
 
-    def model(self, v: Values, f: Array, step: float) -> Array:
-        """Floor and lines, averaged over bins of width `step` where a line is not wide against them."""
-        out = v["floor"] * (f / f[0]) ** v.get("floor_exponent", 0.0)
+    def model(self, v: Values, f: Array, step: float, first_hz: float | None = None) -> Array:
+        """Floor and lines, averaged over bins of width `step` where a line is not wide against them.
+
+        A floor with a slope has its level at `first_hz`, the first of the frequencies by default.
+        """
+        out = v["floor"] * (f / (first_hz or f[0])) ** v.get("floor_exponent", 0.0)
         for i in range(self._modes()):
             if self.regime == "overdamped":
                 corner = v["corner_hz"]

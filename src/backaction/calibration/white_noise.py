@@ -57,8 +57,12 @@ class WhiteNoise(Method):
         f = quiet.frequency_hz
         unknowns = self._unknowns(tables[0].name, quiet, driven)
         eta = float(self.efficiency)
-        blocks = [Averaged(s.density, s.averages, s.correlation) for s in (quiet, driven)]
-        found = fit(lambda v: self.model(v, f), blocks, unknowns, (), "white_noise")
+        blocks = [Averaged.of(s) for s in (quiet, driven)]
+
+        def model(v: Values) -> list[Array]:
+            return quiet.seen(lambda g: self.model(v, g), f, v["linewidth_hz"])
+
+        found = fit(model, blocks, unknowns, (), "white_noise")
         derived = {
             "occupation": (_occupation, "1", "n_S"),
             "peak_sn": (
@@ -67,7 +71,7 @@ class WhiteNoise(Method):
                 "eta |R|^2 on resonance",
             ),
         }
-        mu = self.model(found.values, f)
+        mu = model(found.values)
         panels = [
             Panel(t, f / 1e3, s.density, m, s.density / np.sqrt(s.averages), "frequency (kHz)", "density (SN)")
             for t, s, m in zip(("undriven", f"driven, n = {n:g}"), (quiet, driven), mu, strict=True)

@@ -22,7 +22,9 @@ Setting = Annotated[
 Given = Annotated[
     list[str] | None,
     typer.Option(
-        "--given", metavar="KEY=VALUE", help="What the file does not say: unit, sided, averages, window, reference."
+        "--given",
+        metavar="KEY=VALUE",
+        help="What the file does not say: unit, sided, averages, window, overlap, padding, smoothing, reference.",
     ),
 ]
 PriorsOf = Annotated[str | None, typer.Option("--experiment", help="Whose fields the priors are of.")]

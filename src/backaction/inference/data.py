@@ -42,12 +42,17 @@ class Measured:
     @property
     def density_sn(self) -> Array:
         """The measured bins in shot-noise units of the calibration."""
-        return np.asarray(self.spectrum.density / self.calibration.density)
+        return np.asarray(self.spectrum.density / self.calibration.at(self.spectrum.frequency_hz))
 
     @property
     def averages(self) -> Array:
         """Effective averages of every bin."""
         return np.broadcast_to(np.asarray(self.spectrum.averages, dtype=float), self.spectrum.density.shape)
+
+    @property
+    def tempered(self) -> Array:
+        """Averages as the likelihood counts them: correlated bins by their part of what is smooth over them."""
+        return self.averages / self.spectrum.correlation
 
     def bins(self) -> Bins:
         """How the model becomes these bins."""
@@ -57,7 +62,8 @@ class Measured:
 
     def with_density(self, density_sn: Array) -> Measured:
         """The same with other data, in shot-noise units."""
-        return replace(self, spectrum=replace(self.spectrum, density=np.asarray(density_sn) * self.calibration.density))
+        unit = self.calibration.at(self.spectrum.frequency_hz)
+        return replace(self, spectrum=replace(self.spectrum, density=np.asarray(density_sn) * unit))
 
 
 def simulated(

@@ -86,7 +86,7 @@ class Density:
             if self.likelihood.gamma and np.any(r.density_sn <= 0):
                 raise ModelError(f"{r.name}: a bin of the spectrum is not positive")
         y = np.concatenate([r.density_sn for r in self.records])
-        return y, *self.likelihood.tables(y, np.concatenate([r.averages for r in self.records]))
+        return y, *self.likelihood.tables(y, np.concatenate([r.tempered for r in self.records]))
 
     def split(self, flat: Array) -> list[Array]:
         """A flat table of bins by record; those of records that do not count are NaN."""

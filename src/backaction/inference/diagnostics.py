@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from backaction.inference.samplers import Draws
 from backaction.inference.scatter import Likelihood
 from backaction.inference.target import SCALE, Target
 from backaction.numerics.matrices import Array
+from backaction.records.correlated import correlated_p
 from backaction.records.statistics import LEVEL, Check, chi_square_p, residual_lines
 
 RHAT, LEAST = 1.01, 400.0
@@ -100,8 +102,8 @@ def _predicted(fine: Target, draws: Draws, most: int = 100) -> list[Check]:
         N, y = record.averages, record.density_sn
         good_ones = [(m, e) for m, e in zip(mu, error, strict=True) if np.all(np.isfinite(m))]
         values = [fine.campaign.likelihood.scores(y, m, N, e) for m, e in good_ones]
-        bins = float(np.mean([chi_square_p(z) for z in values]))
-        bands = float(np.mean([chi_square_p(banded(z)) for z in values]))
+        bins = float(np.mean([correlated_p(z, record.spectrum.neighbours) for z in values]))
+        bands = float(np.mean([chi_square_p(banded(z) / record.spectrum.correlation**0.5) for z in values]))
         middle = np.mean(mu[np.all(np.isfinite(mu), axis=-1)], axis=0)
         plain = np.ndim(record.spectrum.averages) == 0 and fine.campaign.likelihood == Likelihood()
         lines = residual_lines(_in_sn(record), middle) if plain else []
@@ -118,7 +120,7 @@ def _predicted(fine: Target, draws: Draws, most: int = 100) -> list[Check]:
 
 
 def _in_sn(record: Measured) -> Any:
-    return record.spectrum.scaled(1 / record.calibration.density, "SN")
+    return replace(record.spectrum, density=record.density_sn, unit="SN")
 
 
 def banded(scores: Array, count: int = BANDS) -> Array:

@@ -19,9 +19,10 @@ from backaction.inference.maximum import Maximum, find_maximum
 from backaction.inference.samplers import Draws
 from backaction.inference.target import SCALE, Target
 from backaction.numerics.matrices import Array
+from backaction.records.correlated import correlated_p
 from backaction.records.shot_level import ShotNoise
 from backaction.records.spectrum import Spectrum
-from backaction.records.statistics import chi_square_p, gamma_normal_scores
+from backaction.records.statistics import gamma_normal_scores
 from backaction.systems.sampled import Digitiser
 from backaction.workers import Progress, quiet
 
@@ -175,6 +176,7 @@ def laplace_fit(ready: Prepared) -> SpectrumFit:
     values, slope = target.values(mode.u), target.slopes(mode.u)
     covariance = (slope @ mode.root) @ (slope @ mode.root).T
     mu = ready.fine.models(mode.u)[0]
+    unit = record.calibration.at(record.spectrum.frequency_hz)
     ratio, N = record.density_sn / mu, record.averages
     fitted = int(np.sum(np.diag(mode.root @ mode.root.T) < TOLD))
     best = record.experiment.with_values({k: float(v) for k, v in target.fields(0, mode.u).items()}, "fit")
@@ -183,9 +185,9 @@ def laplace_fit(ready: Prepared) -> SpectrumFit:
     order = [i for i, n in enumerate(target.names) if n != SCALE] + [target.names.index(SCALE)]
     return SpectrumFit(
         best, tuple(target.names[i] for i in order), values[order], covariance[np.ix_(order, order)],
-        {p.name: p.prior for p in target.parameters if p.name != SCALE}, record.spectrum, mu * record.calibration.density,
-        scale, chi_square_p(gamma_normal_scores(ratio, N), fitted),
+        {p.name: p.prior for p in target.parameters if p.name != SCALE}, record.spectrum, mu * unit,
+        scale, correlated_p(gamma_normal_scores(ratio, N), record.spectrum.neighbours, fitted),
         float(np.sum(record.density_sn) / np.sum(mu)), float(np.average(ratio, weights=N)),
-        float(1 / np.sqrt(np.sum(N))), tuple(bound), float(np.linalg.cond(mode.hessian)), "converged", mode.evaluations,
-        ready,
+        float(1 / np.sqrt(np.sum(record.tempered))), tuple(bound), float(np.linalg.cond(mode.hessian)), "converged",
+        mode.evaluations, ready,
     )  # fmt: skip

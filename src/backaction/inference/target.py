@@ -143,7 +143,7 @@ class Target:
             from scipy import special
 
             i, e = self.of.error, float(self.model_error(u)[0])
-            N = 1 / (1 / np.concatenate([r.averages for r in self.campaign.records]) + e * e)
+            N = 1 / (1 / np.concatenate([r.tempered for r in self.campaign.records]) + e * e)
             by_u = -2 * e * N**2 * float(self.slopes(u)[i, i])
             H[i, :], H[:, i] = 0.0, 0.0
             H[i, i] = 1.0 + float(np.sum((special.polygamma(1, N) - 1 / N) * by_u**2))

@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 
 from backaction.errors import InputError
+from backaction.numerics.matrices import Array
+from backaction.records.floors import UNSHAPED, Floor, difference, of_band
 from backaction.records.record import Record
 from backaction.records.spectrum import Spectrum, averaged_spectrum
-from backaction.records.statistics import chi_square_p, gamma_normal_scores
+from backaction.records.statistics import ResidualLine
 from backaction.systems.sampled import front_end_response
 
-FLAT_P = 1e-3
-"""A shot record whose spectrum is white with a smaller p is used within the band alone."""
+BINS, LEAST_AVERAGES = 2000, 40
+"""Bins of the spectrum of a real shot record, of at least so many averages: polluted bins are told from the others."""
 CLIPPED = 1e-3
 """Share of clipped samples beyond which a level is not that of the noise."""
 BELOW = 0.8
@@ -26,7 +28,10 @@ BELOW = 0.8
 class ShotNoise:
     """What 1 shot-noise unit is for a record: its two-sided density, with relative error; and the dark level.
 
-    `floor_known` is False where no shot record was given: then `density` is 1 unit^2/Hz by name only.
+    Where the shot record is tilted, ln of the unit is linear in frequency with `slope_per_hz`, and `density` is its value at
+    `reference_hz`, the middle of the band. `shot_lines` and `dark_lines` stand on the floors and are no part of the levels;
+    `flat_p` is the p-value of the shot record's floor being flat, its lines left out. `floor_known` is False where no shot
+    record was given: then `density` is 1 unit^2/Hz by name only.
     """
 
     density: float
@@ -37,12 +42,20 @@ class ShotNoise:
     flat_p: float | None = None
     floor_known: bool = True
     warnings: tuple[str, ...] = ()
+    slope_per_hz: float = 0.0
+    reference_hz: float = 0.0
+    shot_lines: tuple[ResidualLine, ...] = ()
+    dark_lines: tuple[ResidualLine, ...] = ()
     reproducibility: float = 0.0
 
     @property
     def scale_sd(self) -> float:
         """Relative error of the unit for this record: statistics, and how well such a level repeats."""
         return float(np.hypot(self.relative_sd, self.reproducibility))
+
+    def at(self, frequency_hz: Array) -> Array:
+        """The unit at these frequencies."""
+        return np.asarray(self.density * np.exp(self.slope_per_hz * (frequency_hz - self.reference_hz)))
 
 
 def shot_noise(
@@ -55,15 +68,17 @@ def shot_noise(
 ) -> ShotNoise:
     """1 SN = (shot - dark) in the record's own unit, with the statistical error of the two levels.
 
-    Levels are referred to the detector, before the front end. They are taken over the whole spectrum where the shot
-    record is flat, else over `band_hz` alone. The dark is never subtracted from the record. Without a dark record
-    1 SN = shot/(1 + `electronic_sn`), the experiment's own electronic noise; without a shot record the record keeps
-    its own unit. `spectrum` is the record's, where it is averaged already.
+    Levels are referred to the detector, before the front end, and are those of the floors (`level.floor_level`): lines are
+    cut out and named. They are taken over the whole spectrum where it is flat or tilted, else over `band_hz` alone. The
+    dark is never subtracted from the record. Without a dark record 1 SN = shot/(1 + `electronic_sn`), the experiment's own
+    electronic noise; without a shot record the record keeps its own unit. `spectrum` is the record's, where it is averaged
+    already.
 
     Raises
     ------
     InputError
-        For records that were not taken alike, are clipped, or were exchanged.
+        For records that were not taken alike, are clipped, or were exchanged, and for a shot record whose floor within the
+        band is neither flat nor tilted by more than 1 %.
     """
     if shot is None:
         return ShotNoise(1.0, np.inf, record.unit, floor_known=False)
@@ -72,29 +87,45 @@ def shot_noise(
     for word, other in others.items():
         _taken_alike(record, other, word)
         notes += _clipped(other, word)
-    raw = {k: averaged_spectrum(o, max(record.sample_rate_hz / 400, 40 / o.duration_s)) for k, o in others.items()}
-    spectra = {k: _at_detector(record, s) for k, s in raw.items()}
-    flat_p = _flat_p(spectra["shot"])
-    if flat_p < FLAT_P:
+    raw = _averaged(record, others)
+    spectra = _at_detector(record, raw)
+    floors = {k: Floor.of(s, k, band_hz) for k, s in spectra.items()}
+    notes += [n for floor in floors.values() for n in floor.notes]
+    level, dark_level = floors["shot"], floors.get("dark")
+    density, slope, sd = level.density, level.slope, level.sd * level.density
+    if level.unshaped > UNSHAPED:
+        density, sd, slope = difference(shot.name, spectra, band_hz, level)
         notes.append(
-            f"the shot-noise record is not flat (p = {flat_p:.1g}); its level is taken within {_band(band_hz)}"
+            "shot and dark record have the same structure; 1 SN is the level of their difference within the band"
         )
-    levels = {k: _level(s if flat_p >= FLAT_P else s.band(*band_hz)) for k, s in spectra.items()}
-    level, variance = levels["shot"]
-    if dark is not None:
-        density = level - levels["dark"][0]
-        variance += levels["dark"][1]
+    elif dark_level is not None:
+        density -= dark_level.density
+        sd = float(np.hypot(sd, dark_level.sd * dark_level.density))
+        slope = (level.density * slope - dark_level.density * dark_level.slope) / density if density > 0 else slope
     else:
-        density = level / (1 + electronic_sn)
+        density, sd = density / (1 + electronic_sn), sd / (1 + electronic_sn)
         notes.append("no dark record: 1 SN = shot/(1 + electronic_noise_sn of the experiment)")
     if density <= 0:
         raise InputError(f"shot record {shot.name}: not above the dark record; were they exchanged?")
-    sd = float(np.sqrt(variance)) / density
     notes += _below(record, shot, spectrum, raw["shot"], band_hz)
-    if dark is None:
-        return ShotNoise(density, sd, record.unit, flat_p=flat_p, warnings=tuple(notes))
-    dark_level, dark_sd = levels["dark"][0], float(np.sqrt(levels["dark"][1]))
-    return ShotNoise(density, sd, record.unit, dark_level / density, dark_sd / density, flat_p, True, tuple(notes))
+    found = ShotNoise(
+        density, sd / density, record.unit, flat_p=level.flat_p, warnings=tuple(notes), slope_per_hz=slope,
+        reference_hz=float(np.mean(band_hz)), shot_lines=level.lines,
+    )  # fmt: skip
+    if dark_level is None:
+        return found
+    dark_sn = dark_level.density / density
+    return replace(found, dark_sn=dark_sn, dark_sd_sn=dark_level.sd * dark_sn, dark_lines=dark_level.lines)
+
+
+def _averaged(record: Record, others: dict[str, Record]) -> dict[str, Spectrum]:
+    """Spectra fine enough that polluted bins are told from the others."""
+    width = max(record.sample_rate_hz / (2 * BINS), LEAST_AVERAGES / min(o.duration_s for o in others.values()))
+    raw = {k: averaged_spectrum(o, width) for k, o in others.items()}
+    for word, spectrum in raw.items():
+        if not spectrum.density.size:
+            raise InputError(f"{word} record {others[word].name}: {others[word].size} samples: too short for a level")
+    return raw
 
 
 def _taken_alike(record: Record, other: Record, word: str) -> None:
@@ -121,17 +152,12 @@ def _clipped(other: Record, word: str) -> list[str]:
     return [f"{100 * part:.2g} % of the {word} record's samples are clipped"] if part > 0 else []
 
 
-def _at_detector(record: Record, spectrum: Spectrum) -> Spectrum:
-    """The spectrum referred to the detector: over what the front end passes of white noise."""
+def _at_detector(record: Record, spectra: dict[str, Spectrum]) -> dict[str, Spectrum]:
+    """Spectra referred to the detector: over what the front end passes of white noise."""
     if not record.front_end_hz:
-        return spectrum
-    return replace(spectrum, density=spectrum.density / front_end_response(record.digitiser, spectrum.frequency_hz))
-
-
-def _level(spectrum: Spectrum) -> tuple[float, float]:
-    """Mean density and its variance."""
-    level = float(np.mean(spectrum.density))
-    return level, level**2 / (spectrum.averages * spectrum.density.size)
+        return spectra
+    passed = {k: front_end_response(record.digitiser, s.frequency_hz) for k, s in spectra.items()}
+    return {k: replace(s, density=s.density / passed[k]) for k, s in spectra.items()}
 
 
 def _below(
@@ -143,10 +169,10 @@ def _below(
     inside = level.density[(level.frequency_hz >= band_hz[0]) & (level.frequency_hz <= band_hz[1])]
     if not inside.size:  # the shot record's bins are wider than the band
         inside = level.density[[int(np.argmin(np.abs(level.frequency_hz - np.mean(band_hz))))]]
-    if np.mean(own.density) >= BELOW * np.mean(inside):
+    if np.mean(own.density) >= BELOW * np.median(inside):  # a line of the shot record is not its level
         return []
     return [
-        f"{record.name} lies below the shot record {shot.name} within {_band(band_hz)}: "
+        f"{record.name} lies below the shot record {shot.name} within {of_band(band_hz)}: "
         "squeezed light, or were they exchanged?"
     ]
 
@@ -155,12 +181,3 @@ def calibrate(*arguments: Any, **options: Any) -> ShotNoise:
     """The former name of `shot_noise`; to go with the next release."""
     warnings.warn("backaction.calibrate is now backaction.shot_noise", DeprecationWarning, stacklevel=2)
     return shot_noise(*arguments, **options)
-
-
-def _flat_p(spectrum: Spectrum) -> float:
-    ratio = spectrum.density / np.mean(spectrum.density)
-    return chi_square_p(gamma_normal_scores(ratio, spectrum.averages), 1)
-
-
-def _band(band_hz: tuple[float, float]) -> str:
-    return f"{band_hz[0]:g}..{band_hz[1]:g} Hz"

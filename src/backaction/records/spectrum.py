@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from backaction.errors import InputError
 from backaction.numerics.matrices import Array
 from backaction.records.record import Record
+from backaction.records.welch import Welch
 
 _SEGMENT = 1 << 22
 
@@ -21,8 +22,8 @@ class Spectrum:
 
     `density` (f,) in unit^2/Hz; each bin is distributed as Gamma with `averages` (effective number of averages, the
     inverse squared relative standard deviation); bins are `resolution_hz` wide. Both are numbers, or arrays where bins have
-    been `merged`. `correlation` is the variance of a mean over many bins relative to that of independent ones: 1 for those
-    of `averaged_spectrum`, 1.94 for the single bins of Hann-windowed periodograms.
+    been `merged`. `estimate` says how windowed periodograms were averaged, whose bins are correlated; bins of
+    `averaged_spectrum` are independent.
     """
 
     frequency_hz: Array
@@ -30,16 +31,40 @@ class Spectrum:
     averages: Any
     resolution_hz: Any
     unit: str
-    correlation: float = 1.0
+    estimate: Welch | None = None
+
+    @property
+    def neighbours(self) -> tuple[float, ...]:
+        """Correlations of bins 1, 2, ... apart; none of independent ones."""
+        return () if self.estimate is None else self.estimate.neighbours
+
+    @property
+    def correlation(self) -> float:
+        """Variance of a mean over many bins relative to that of independent ones (1; 1.94 for Hann windows)."""
+        return 1.0 if self.estimate is None else self.estimate.correlation
+
+    @property
+    def windowed(self) -> bool:
+        """Whether lines are wider in these bins than in means over them."""
+        return self.estimate is not None and self.estimate.width > 0
+
+    def seen(self, model: Callable[[Array], list[Array]], frequency_hz: Array, line_hz: float) -> list[Array]:
+        """Densities of a model at some of these bins as the estimate sees them (`Welch.widened`)."""
+        return model(frequency_hz) if self.estimate is None else self.estimate.widened(model, frequency_hz, line_hz)
 
     def merged(self, starts: Array) -> Spectrum:
-        """Neighbouring bins made one: groups begin at the indices `starts`; averages and widths add up."""
-        N = np.broadcast_to(np.asarray(self.averages, dtype=float), self.density.shape)
+        """Neighbouring bins made one: groups begin at the indices `starts`; averages and widths add up.
+
+        Those of correlated bins are counted as their mean over many bins scatters, and the groups taken as independent.
+        """
+        N = np.broadcast_to(np.asarray(self.averages, dtype=float), self.density.shape) / self.correlation
         width = np.broadcast_to(np.asarray(self.resolution_hz, dtype=float), self.density.shape)
         total, wide = np.add.reduceat(N, starts), np.add.reduceat(width, starts)
         low = (self.frequency_hz - width / 2)[starts]
         density = np.add.reduceat(self.density * N, starts) / total
-        return replace(self, frequency_hz=low + wide / 2, density=density, averages=total, resolution_hz=wide)
+        return replace(
+            self, frequency_hz=low + wide / 2, density=density, averages=total, resolution_hz=wide, estimate=None
+        )
 
     def coarser(self, resolution_hz: float) -> Spectrum:
         """Bins of about `resolution_hz`: whole numbers of these, the last ones left out where they do not fill one.
@@ -52,7 +77,7 @@ class Spectrum:
         wide = self.band(-np.inf, self.frequency_hz[size - 1]).merged(np.arange(0, size, count))
         if np.ndim(self.averages) or np.ndim(self.resolution_hz):
             return wide
-        return replace(wide, averages=self.averages * count, resolution_hz=own * count)
+        return replace(wide, averages=self.averages * count / self.correlation, resolution_hz=own * count)
 
     def band(self, low_hz: float, high_hz: float) -> Spectrum:
         """The bins within [low, high]."""
@@ -86,6 +111,7 @@ def averaged_spectrum(record: Record, resolution_hz: float, taper: float = 0.1) 
     fs = record.sample_rate_hz
     wanted = int(np.ceil(8 * fs / resolution_hz))
     length = min(record.size, max(_SEGMENT, wanted))
+    asked = resolution_hz
     # a whole number of raw bins per output bin, so that all have the same number of averages
     resolution_hz = max(1, round(resolution_hz * length / fs)) * fs / length
     if record.is_complex and record.reference_hz is None:
@@ -111,8 +137,8 @@ def averaged_spectrum(record: Record, resolution_hz: float, taper: float = 0.1) 
         count += np.bincount(index, minlength=bins)
     if not np.any(count) or length < wanted:
         raise InputError(
-            f"{record.name}: too short for a resolution of {resolution_hz:g} Hz: needs {wanted} contiguous samples "
-            f"({wanted / fs:.3g} s), has {record.size}"
+            f"{record.name}: too short for a resolution of {asked:g} Hz: needs {wanted} contiguous samples "
+            f"({wanted / fs:.3g} s), {_has(record)}"
         )
     keep = slice(1, max(2, bins - 2))
     density = total[keep] / np.maximum(count[keep], 1)
@@ -137,6 +163,22 @@ def _contiguous(values: Array, least: int) -> list[Array]:
         return [values] if len(values) >= least else []
     edges = np.flatnonzero(np.diff(np.concatenate([[False], good, [False]]).astype(int)))
     return [values[a:b] for a, b in zip(edges[::2], edges[1::2], strict=True) if b - a >= least]
+
+
+def _has(record: Record) -> str:
+    """The longest stretch without a gap, for people."""
+    longest = 0
+    for shot in range(record.shots):
+        run = 0
+        for start in range(0, record.size, _SEGMENT):
+            good = np.isfinite(record.values(start, start + _SEGMENT, shot))
+            edges = np.concatenate([[-1], np.flatnonzero(~good), [good.size]])
+            stretches = np.diff(edges) - 1
+            longest = max(longest, run + int(stretches[0]), int(np.max(stretches)))
+            run = int(stretches[-1]) + (run if stretches.size == 1 else 0)
+    if longest == record.size:
+        return f"has {longest}"
+    return f"its longest contiguous stretch has {longest} ({longest / record.sample_rate_hz:.3g} s) of {record.size}"
 
 
 def efficiency(w: Array, raw_bins: int) -> float:

@@ -17,33 +17,15 @@ import numpy as np
 from backaction.errors import InputError, nearest
 from backaction.numerics.matrices import Array
 from backaction.records.spectrum import Spectrum
+from backaction.records.welch import COSINES, Welch, enbw
 from backaction.units import number
-
-ENBW = {
-    "rectangular": 1.0,
-    "uniform": 1.0,
-    "hann": 1.5,
-    "hanning": 1.5,
-    "hamming": 1.3628,
-    "bmh": 2.0044,
-    "blackman-harris": 2.0044,
-    "blackmanharris": 2.0044,
-    "blackman": 1.7268,
-    "flattop": 3.77,
-    "flat top": 3.77,
-}
-"""Equivalent noise bandwidth of windows in bins: a line's level and a noise level divide by different numbers. BMH is the
-four-term Blackman-Harris window, flattop the five-term one of spectrum analysers."""
-
-CORRELATION = {
-    "hann": 1.944, "hanning": 1.944, "hamming": 1.817, "bmh": 2.763, "blackman-harris": 2.763, "blackmanharris": 2.763,
-    "blackman": 2.348, "flattop": 4.113, "flat top": 4.113,
-}  # fmt: skip
-"""Sum of squared correlations of neighbouring bins of a windowed periodogram: a mean over bins scatters so much more."""
 
 SAYS = ("unit", "sided", "averages", "window", "reference")
 """What a spectrum must say."""
-GIVEN = (*SAYS, "sample_rate_hz", "sampling", "scale", "instrument")
+ESTIMATE = ("overlap", "padding", "smoothing")
+"""What a spectrum may say of its estimate: the part by which periodograms overlap, the padded over the own length, the bins
+in a running mean."""
+GIVEN = (*SAYS, *ESTIMATE, "segments", "sample_rate_hz", "sampling", "scale", "instrument")
 """What may be said for a file."""
 
 _UNIT = re.compile(r"[\(\[]\s*([A-Za-zµ/^0-9]+)\s*[\)\]]|_([A-Za-zµ]+)$")
@@ -204,6 +186,11 @@ _WORDS = {
     "averages": "averages",
     "window function": "window",
     "window": "window",
+    "overlap": "overlap",
+    "zero padding": "padding",
+    "padding": "padding",
+    "smoothing": "smoothing",
+    "segments": "segments",
     "sided": "sided",
     "reference": "reference",
     "frequency span": "span_hz",
@@ -320,6 +307,9 @@ def to_spectrum(
     """One column as a two-sided density, with the window's noise bandwidth taken out.
 
     `given` says or overrides unit, sided (one, two), averages, window, reference (what 1 unit refers to: volts, shot noise).
+    `averages` counts periodograms, overlapping ones too: with `overlap` (a part), `padding` (zeros: padded over own length)
+    and `smoothing` (bins in a running mean) the effective averages and the bins' correlations follow (`Welch`). Where
+    `segments` is given as well, or `averages` is no whole number, it is the effective one.
     Units: `V^2/Hz`, `V/sqrt(Hz)`, `Vrms` (per bin: divided by bin width x ENBW of the window), `Vrms^2`, `SN` (linear), `dB`
     (relative to the reference). Shot-noise units and dB are ratios: they have no sides.
 
@@ -342,9 +332,10 @@ def to_spectrum(
     if not averages >= 1:
         raise InputError(f"{table.name}: averages = {averages:g}: must be >= 1")
     window = str(said.get("window", "")).strip().lower()
-    if not ratio and window not in ENBW:
-        raise InputError(f"{table.name}: window = {window!r}: unknown{nearest(window, ENBW)}")
-    density, out = _density(table, y, unit, word, width * ENBW.get(window, 1.0))
+    segments = number(said.get("segments", averages), "1", f"{table.name}: segments")
+    estimate = _estimate(table, said, window, segments, ratio)
+    bandwidth = width * (enbw(estimate.window) * estimate.padding if estimate else 1.0)
+    density, out = _density(table, y, unit, word, bandwidth)
     if not ratio:
         sided = str(said["sided"]).lower()
         if sided not in ("one", "two"):
@@ -354,12 +345,34 @@ def to_spectrum(
         raise InputError(f"{table.name}: {np.count_nonzero(~np.isfinite(density))} densities are not finite")
     if np.any(density <= 0):
         raise InputError(f"{table.name}: density {np.min(density):.3g}: must be > 0 (is it in dB? --given unit=dB)")
-    return Spectrum(f, density, averages, width, out, CORRELATION.get(window, 1.0))
+    if estimate is not None and averages == round(averages) and averages == segments:
+        averages = estimate.averages
+    return Spectrum(f, density, averages, width, out, estimate)
+
+
+def _estimate(table: Table, said: Mapping[str, Any], window: str, segments: float, ratio: bool) -> Welch | None:
+    """How the periodograms were averaged, where something of it is said; a ratio need not say its window."""
+    told = [k for k in ESTIMATE if k in said]
+    if window not in COSINES:
+        if not ratio or told:
+            why = f" ({', '.join(told)} needs one)" if ratio else ""
+            raise InputError(f"{table.name}: window = {window!r}: unknown{nearest(window, COSINES)}{why}")
+        return None
+    numbers = {k: number(said[k], "1", f"{table.name}: {k}") for k in told}
+    for key, low, high in (("overlap", 0.0, 0.95), ("padding", 1.0, 64.0), ("smoothing", 1.0, 999.0)):
+        if not low <= numbers.get(key, low) <= high:
+            raise InputError(f"{table.name}: {key} = {numbers[key]:g}: must be from {low:g} to {high:g}")
+    smoothing = numbers.get("smoothing", 1.0)
+    if smoothing != round(smoothing):
+        raise InputError(f"{table.name}: smoothing = {smoothing:g}: must be a whole number of bins")
+    return Welch(window, segments, numbers.get("overlap", 0.0), numbers.get("padding", 1.0), int(smoothing))
 
 
 def _complete(table: Table, said: Mapping[str, Any], word: str, ratio: bool) -> dict[str, Any]:
     """What is said with what the instrument implies; asks for the first thing that is missing."""
     said = dict(said)
+    if "segments" in said:
+        said.setdefault("averages", said["segments"])
     missing = [k for k in SAYS if k not in said]
     if ratio:
         missing = [k for k in missing if k not in ("sided", "window", *(("reference",) if word != "db" else ()))]

@@ -71,8 +71,8 @@ def taken(
     width = resolution_hz or resolution(experiment, record.duration_s, band)
     if width > (band[1] - band[0]) / 16:
         raise InputError(
-            f"{record.name}: too short for a resolution within the band {band[0]:g}..{band[1]:g} Hz: "
-            f"{record.duration_s:g} s, needs {160 / (band[1] - band[0]):.3g} s"
+            f"{record.name}: too short for a resolution of {(band[1] - band[0]) / 16:.4g} Hz, a sixteenth of the band "
+            f"{band[0]:g}..{band[1]:g} Hz: needs {16 * RAW_BINS / (band[1] - band[0]):.3g} s, has {record.duration_s:.3g} s"
         )
     whole = averaged_spectrum(record, width)
     noise = shot_noise(record, shot, dark, experiment.electronic_noise_sn, band, whole)
