@@ -15,6 +15,7 @@ from backaction.analysis.quantum import quantum_states
 from backaction.analysis.steadiness import regular_innovations, steady_parameters
 from backaction.analysis.verdict import fit_check, floor_warnings, prior_checks, verdict_of
 from backaction.errors import InputError, ModelError
+from backaction.experiment.assumptions import excess_priors
 from backaction.experiment.experiment import Experiment
 from backaction.files import provenance, to_json
 from backaction.inference.calibration_file import Correlated, methods_of, read_calibrations
@@ -156,6 +157,8 @@ def analyze(
     _analysable(experiment, record)
     say("calibrating and averaging the spectrum", None)
     found = taken(experiment, record, shot, dark, resolution_hz)
+    if found.noise.floor_known:
+        experiment = replace(experiment, priors={**excess_priors(experiment), **experiment.priors})
     warnings = list(found.warnings)
     try:
         fit = inference.fit_spectrum(experiment, found.spectrum, found.noise, record.digitiser, say, correlated)
@@ -171,11 +174,7 @@ def analyze(
     posterior, quantum, entangled = None, None, None
     verdict = "no quantum statement: the record has no shot-noise reference, so its scale is a fitted floor"
     if noise.floor_known:
-        campaign = fit.prepared.fine.campaign
-        posterior = inference.infer(campaign, "importance" if quick else "nuts", progress=progress, ready=fit.prepared)
-        if quick and posterior.draws.status != "converged":
-            say(f"importance sampling {posterior.draws.status.split(';')[0]}: sampling", None)
-            posterior = inference.infer(campaign, "nuts", progress=progress, ready=fit.prepared)
+        posterior = _sampled(fit, quick, progress)
         tests += [t for t in posterior.tests if t.name in ("sampler", "data against priors", "calibrations")]
         warnings += posterior.warnings
         quantum = quantum_states(fit, posterior, record, followed)
@@ -195,6 +194,16 @@ def _calibrated(experiment: Experiment, files: Sequence[Path]) -> tuple[Experime
     """The experiment with the priors of calibration files in the place of its own, and their correlations."""
     known, correlated = read_calibrations(files, experiment)
     return (replace(experiment, priors={**experiment.priors, **known}) if known else experiment), correlated
+
+
+def _sampled(fit: SpectrumFit, quick: bool, progress: Progress | None) -> Posterior:
+    """The posterior by NUTS, or with `quick` by importance sampling where that may be used."""
+    say, campaign = progress or quiet, fit.prepared.fine.campaign
+    found = inference.infer(campaign, "importance" if quick else "nuts", progress=progress, ready=fit.prepared)
+    if quick and found.draws.status != "converged":
+        say(f"importance sampling {found.draws.status.split(';')[0]}: sampling", None)
+        found = inference.infer(campaign, "nuts", progress=progress, ready=fit.prepared)
+    return found
 
 
 def _analysable(experiment: Experiment, record: Record) -> None:

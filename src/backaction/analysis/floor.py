@@ -45,7 +45,7 @@ def uncalibrated(parameters: Sequence[Parameter]) -> Array:
     )
 
 
-class Floor:
+class MeasuredFloor:
     """The floor of one fitted record and the EPR variance at (`weight`, `angle_deg`) that it allows."""
 
     def __init__(self, fit: SpectrumFit, record: Record, weight: float, angle_deg: float) -> None:

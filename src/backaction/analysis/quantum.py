@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from backaction.analysis import technical_noise
-from backaction.analysis.floor import Floor, uncalibrated
+from backaction.analysis.floor import MeasuredFloor, uncalibrated
 from backaction.experiment.describe import state_document
 from backaction.experiment.experiment import Experiment
 from backaction.experiment.results import gaussian_state
@@ -102,7 +102,7 @@ def quantum_states(fit: SpectrumFit, posterior: Posterior, record: Record, follo
         {"source": c.source, "epr_variance": c.variance, "without": c.without}
         for c in technical_noise.costs(best, record.digitiser)
     ]
-    out["measured_floor"] = Floor(fit, record, chosen.weight, chosen.angle_deg).document()
+    out["measured_floor"] = MeasuredFloor(fit, record, chosen.weight, chosen.angle_deg).document()
     return out
 
 

@@ -125,8 +125,7 @@ class Campaign:
     ) -> Campaign:
         """One spectrum with the experiment's own priors; `correlated` as `read_calibrations` gives them."""
         record = Measured(experiment.name, experiment, measured, calibration, digitiser, calibrated_by="own")
-        excess = excess_priors(experiment) if calibration.floor_known else {}
-        return cls(experiment.name, (record,), {**experiment.priors, **excess}, correlated=correlated)
+        return cls(experiment.name, (record,), experiment.priors, correlated=correlated)
 
     def __post_init__(self) -> None:
         if not self.records:
