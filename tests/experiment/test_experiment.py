@@ -168,3 +168,26 @@ def test_priors_have_units():
 
 def test_reported_modes_default_to_oscillators_in_path_order(thomas):
     assert Experiment(thomas.elements).reported_modes() == ("spin", "membrane")
+
+
+def test_what_an_analysis_assumes():
+    """Defaults are not written; what is stated is read back, and refused with its key where it is none."""
+    assert "excess_sd_sn" not in Experiment.from_toml(TOML).to_toml()
+    stated = 'excess_sd_sn = "0.05 SN"\nshot_reproducibility = "2 %"\nrobust = true\nepr = { weight = 0.8, angle_deg = 30 }\n'
+
+    def of(text):
+        table = "[analysis]\n"
+        return Experiment.from_toml(TOML.replace(table, table + text) if table in TOML else f"{TOML}{table}{text}")
+
+    e = of(stated)
+    assert (e.assumed.excess_sd_sn, e.assumed.shot_reproducibility, e.assumed.epr) == (0.05, 0.02, (0.8, 30.0))
+    assert Experiment.from_toml(e.to_toml()).assumed == e.assumed
+    for text, said in (
+        ("robust = 1", "[analysis] robust = 1: must be true or false"),
+        ("excess_sd_sn = -1", "[analysis] excess_sd_sn = -1: must be from 0 to 1"),
+        ("epr = { weight = 1 }", "expected { weight = ..., angle_deg = ... }"),
+        ("epr = { weight = -1, angle_deg = 0 }", "epr.weight = -1: must be >= 0"),
+        ("shot_reproducability = 0.1", "did you mean 'shot_reproducibility'"),
+    ):
+        with pytest.raises(InputError, match=re.escape(said)):
+            of(text)

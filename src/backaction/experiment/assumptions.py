@@ -56,9 +56,9 @@ class Assumptions:
         """
         here = f"{where}: [analysis]"
         given: dict[str, Any] = {}
-        for key in ("excess_sd_sn", "shot_reproducibility"):
+        for key, unit in (("excess_sd_sn", "SN"), ("shot_reproducibility", "1")):
             if key in table:
-                given[key] = number(table[key], "1", f"{here} {key}")
+                given[key] = number(table[key], unit, f"{here} {key}")
                 if not 0 <= given[key] < 1:
                     raise InputError(f"{here} {key} = {given[key]:g}: must be from 0 to 1")
         if "robust" in table:
