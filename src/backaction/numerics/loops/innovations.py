@@ -20,10 +20,8 @@ from backaction.numerics.loops.riccati import multiply
 
 CHECK = 16
 """Steps between two looks at whether P has settled."""
-MOVED, LEFT = 1e-13, 1e-12
-"""It has where it moved by so little (relative to its diagonal) since the last look and has so little left to go."""
-PIECE, STEADY_PIECE = 256, 16384
-"""Samples between two kept states, of steps with a P of their own and of settled ones."""
+MOVED, ROUNDING = 1e-11, 3e-14
+"""It has where it moves by so little (relative to its diagonal) and has no more left to go, or by rounding alone (times n)."""
 LYAPUNOV_LEVELS = 60
 
 
@@ -186,7 +184,7 @@ def varying(y, there, start, stop, F, H, Q, N, R, x, P, xs, Ps, settle):
             before[:] = P
             left = now * now / max(last - now, 1e-300) if now < last else np.inf
             last = now if good >= CHECK else np.inf
-            if good >= 2 * CHECK and now < MOVED and (left < LEFT or now < 1e-15 * n):
+            if good >= 2 * CHECK and ((now < MOVED and left < MOVED) or now < ROUNDING * n):
                 return total, k + 1, True
     return total, stop, False
 
@@ -365,87 +363,12 @@ def lyapunov_steps(L, D):
             break
 
 
-def samples(y, there, F, H, Q, N, R, P0, keep):
-    """Ln p of the samples y (T, q), `there` (T,) false where one is missing, that start with mean 0 and covariance P0.
+def settled_back(by_e, states, square, count, settled_bar, P, F, H, K, inverse, L, Fb, Hb, Qb, Nb, Rb):
+    """The adjoint of everything that `count` settled steps share (K, S, P itself), from the sums of `steady_back`.
 
-    And, with `keep`, all that `samples_back` takes: where pieces begin and whether they are settled, the state and P there,
-    the settled P, K, S^-1, L, and sum e e^T and number of the settled innovations.
+    `settled_bar` is what else depends on the settled P (steps after a gap). Adds to Fb .. Rb.
     """
     n, q = len(F), len(H)
-    T = len(y)
-    x, P = np.zeros(n), P0.copy()
-    most = 8 + T // PIECE
-    for k in range(1, T):
-        most += 4 if there[k] != there[k - 1] else 0
-    begins, kinds = np.zeros(most + 1, np.int64), np.zeros(most, np.bool_)
-    x0, P_at = np.empty((most if keep else 0, n)), np.empty((most if keep else 0, n, n))
-    none, nones = np.empty((0, n)), np.empty((0, n, n))
-    K, inverse, L, settled = np.zeros((n, q)), np.zeros((q, q)), np.zeros((n, n)), np.zeros((n, n))
-    fresh, square = np.empty((n, n)), np.zeros((q, q))
-    total, log, known, now, count, runs, k = 0.0, 0.0, False, False, 0, 0, 0
-    while k < T:
-        begins[runs], kinds[runs] = k, now
-        if keep:
-            x0[runs], P_at[runs] = x, P
-        if now:
-            stop = k
-            while stop < T and stop - k < STEADY_PIECE and there[stop]:
-                stop += 1
-            steady(y, k, stop, H, K, L, x, none, square)
-            count += stop - k
-            now = stop < T and there[stop]
-            k = stop
-        else:
-            value, k, now = varying(y, there, k, min(k + PIECE, T), F, H, Q, N, R, x, P, none, nones, True)
-            total += value
-            if not math.isfinite(total):
-                total = -np.inf
-                break
-            if now and not known:
-                settled[:] = P
-                log = gained(F, H, Q, N, R, settled, K, inverse, L, fresh)
-                known = True
-            if now:
-                P[:] = settled
-                now = k < T and there[k]
-        runs += 1
-    begins[runs] = T
-    total -= 0.5 * count * (log + q * 1.8378770664093453)
-    for a in range(q):
-        for b in range(q):
-            total -= 0.5 * inverse[a, b] * square[a, b]
-    return total, begins[: runs + 1], kinds, x0, P_at, settled, K, inverse, L, square, count
-
-
-def samples_back(y, there, F, H, Q, N, R, begins, kinds, x0, P_at, settled, K, inverse, L, square, count):
-    """Derivatives of `samples` by F, H, Q, N, R, P0 (symmetric where these are).
-
-    Piece by piece from the end, each made again from where it began.
-    """
-    n, q = len(F), len(H)
-    T = len(y)
-    Fb, Hb, Qb = np.zeros((n, n)), np.zeros((q, n)), np.zeros((n, n))
-    Nb, Rb, Pb = np.zeros((n, q)), np.zeros((q, q)), np.zeros((n, n))
-    xs, Ps = np.empty((max(PIECE, min(STEADY_PIECE, T)), n)), np.empty((PIECE, n, n))
-    bar, settled_bar = np.zeros(n), np.zeros((n, n))
-    outer, by_e, states = np.zeros((n, n)), np.zeros((n, q)), np.zeros((q, n))
-    unused = np.zeros((q, q))
-    for run in range(len(begins) - 2, -1, -1):
-        a, b = begins[run], begins[run + 1]
-        x = x0[run].copy()
-        if kinds[run]:
-            for i in range(n):
-                for j in range(n):
-                    settled_bar[i, j] += Pb[i, j]
-                    Pb[i, j] = 0.0
-            steady(y, a, b, H, K, L, x, xs, unused)
-            steady_back(y, a, b, H, K, L, inverse, xs, bar, outer, by_e, states)
-        else:
-            P = P_at[run].copy()
-            varying(y, there, a, b, F, H, Q, N, R, x, P, xs, Ps, False)
-            varying_back(y, there, a, b, F, H, Q, N, R, xs, Ps, bar, Pb, Fb, Hb, Qb, Nb, Rb)
-    if count == 0:
-        return Fb, Hb, Qb, Nb, Rb, Pb
     Gd, Zx, KG, Sd = np.zeros((n, q)), np.zeros((q, n)), np.zeros((q, q)), np.zeros((q, q))
     product_to(1.0, by_e, inverse, Gd)
     product_to(1.0, inverse, states, Zx)
@@ -456,12 +379,12 @@ def samples_back(y, there, F, H, Q, N, R, begins, kinds, x0, P_at, settled, K, i
     for a in range(q):
         for b in range(q):
             Sd[a, b] -= 0.5 * (KG[a, b] + KG[b, a]) + 0.5 * count * inverse[a, b]
-    product_to(1.0, np.eye(n), outer, Fb)
-    product_to(1.0, np.eye(q), Zx, Hb)
-    turned_to(-1.0, K, outer, Hb)
+        for j in range(n):
+            Hb[a, j] += Zx[a, j]
     D, rest = np.empty((n, n)), np.empty((n, n))
-    covariance_back(np.zeros((n, n)), Gd, Sd, settled, F, H, K, L, Fb, Hb, Qb, Nb, Rb, D)
-    product_to(1.0, np.eye(n), settled_bar, D)
+    covariance_back(np.zeros((n, n)), Gd, Sd, P, F, H, K, L, Fb, Hb, Qb, Nb, Rb, D)
+    for i in range(n):
+        for j in range(n):
+            D[i, j] += settled_bar[i, j]
     lyapunov_steps(L, D)
-    covariance_back(D, np.zeros((n, q)), np.zeros((q, q)), settled, F, H, K, L, Fb, Hb, Qb, Nb, Rb, rest)
-    return Fb, Hb, Qb, Nb, Rb, Pb
+    covariance_back(D, np.zeros((n, q)), np.zeros((q, q)), P, F, H, K, L, Fb, Hb, Qb, Nb, Rb, rest)
