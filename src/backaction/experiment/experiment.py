@@ -40,6 +40,9 @@ class Experiment:
         Frequencies that the analysis of a record looks at (lowest, highest).
     stabilised
         "externally": a servo that is not in the model holds what would be unstable by itself. Spectra only.
+    likelihood, start
+        How `analyze` compares a record with the model (`inference.scatter`): "auto", "gamma", "thomas2021" or "innovations";
+        and how modes that the record does not resolve start there: with an occupation that is fitted ("free"), or "stationary".
     """
 
     elements: tuple[Element, ...]
@@ -50,12 +53,16 @@ class Experiment:
     name: str = "experiment"
     description: str = ""
     stabilised: str = ""
+    likelihood: str = "auto"
+    start: str = "free"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "elements", tuple(self.elements))
         object.__setattr__(self, "modes", tuple(self.modes))
         if self.stabilised not in ("", "externally"):
             raise InputError(f"{self.name}: stabilised = {self.stabilised!r}: must be 'externally', or left out")
+        toml.allowed(f"{self.name}: [analysis]", "likelihood", self.likelihood, toml.LIKELIHOODS)
+        toml.allowed(f"{self.name}: [analysis]", "start", self.start, toml.STARTS)
         names = [e.name for e in self.elements]
         if not names:
             raise InputError(f"{self.name}: an experiment needs at least one element")
@@ -265,8 +272,11 @@ class Experiment:
                 k: {f.name: getattr(p, f.name) for f in fields(p) if getattr(p, f.name) is not None}
                 for k, p in self.priors.items()
             }
-        if self.band_hz:
-            out["analysis"] = {"band_hz": list(self.band_hz)}
+        chosen: dict[str, Any] = {"band_hz": list(self.band_hz)} if self.band_hz else {}
+        words = {"likelihood": (self.likelihood, "auto"), "start": (self.start, "free")}
+        chosen |= {key: word for key, (word, default) in words.items() if word != default}
+        if chosen:
+            out["analysis"] = chosen
         return out
 
     def to_toml(self) -> str:

@@ -21,6 +21,26 @@ if TYPE_CHECKING:
     from backaction.experiment.experiment import Experiment
 
 
+ANALYSIS = ("band_hz", "likelihood", "start")
+"""Keys of `[analysis]`."""
+LIKELIHOODS = ("auto", "gamma", "thomas2021", "innovations")
+"""How records may be compared with a model (`inference.scatter`)."""
+STARTS = ("free", "stationary")
+"""How unresolved modes may start."""
+
+
+def allowed(where: str, key: str, value: str, words: tuple[str, ...]) -> None:
+    """Refuse a value that is none of the words.
+
+    Raises
+    ------
+    InputError
+        One line with the words and the nearest.
+    """
+    if value not in words:
+        raise InputError(f"{where} {key} = '{value}': must be one of {', '.join(words)}{nearest(value, words)}")
+
+
 def read(text: str, where: str) -> dict[str, Any]:
     """TOML text as the arguments of an `Experiment`; `priors` as the tables that `read_prior` takes.
 
@@ -55,7 +75,9 @@ def read(text: str, where: str) -> dict[str, Any]:
         "modes": tuple(modes),
         "connections": connections,
         "priors": dict(_section(table, "prior", None, where)),
-        "band_hz": _band(_section(table, "analysis", ("band_hz",), where).get("band_hz"), where),
+        "band_hz": _band(_section(table, "analysis", ANALYSIS, where).get("band_hz"), where),
+        "likelihood": str(table.get("analysis", {}).get("likelihood", "auto")),
+        "start": str(table.get("analysis", {}).get("start", "free")),
         "name": str(table.get("name", Path(where).stem)),
         "description": str(table.get("description", "")).strip(),
         "stabilised": held,

@@ -11,7 +11,6 @@ from backaction.inference.data import Measured
 from backaction.inference.maximum import Maximum
 from backaction.inference.quantities import DerivedQuantity
 from backaction.inference.samplers import Draws
-from backaction.inference.scatter import Likelihood
 from backaction.inference.target import SCALE, Target
 from backaction.numerics.matrices import Array
 from backaction.records.statistics import Check, chi_square_p, residual_lines
@@ -100,7 +99,7 @@ def _predicted(fine: Target, draws: Draws, most: int = 100) -> list[Check]:
         bins = float(np.mean([chi_square_p(z) for z in values]))
         bands = float(np.mean([chi_square_p(banded(z)) for z in values]))
         middle = np.mean(mu[np.all(np.isfinite(mu), axis=-1)], axis=0)
-        plain = np.ndim(record.spectrum.averages) == 0 and fine.campaign.likelihood == Likelihood()
+        plain = np.ndim(record.spectrum.averages) == 0 and fine.campaign.likelihood.plain
         lines = residual_lines(_in_sn(record), middle) if plain else []
         good = min(bins, bands) >= 1e-3 and not lines
         words = "predicts" if good else "does NOT predict"

@@ -14,11 +14,12 @@ from backaction.experiment.experiment import Experiment
 from backaction.experiment.prior import Prior
 from backaction.inference import maximum, samplers
 from backaction.inference.calibration_file import Correlated
-from backaction.inference.campaign import Campaign, Likelihood
+from backaction.inference.campaign import Campaign
 from backaction.inference.maximum import Maximum, find_maximum
 from backaction.inference.samplers import Draws
 from backaction.inference.target import SCALE, Target
 from backaction.numerics.matrices import Array
+from backaction.records.record import Record
 from backaction.records.shot_level import ShotNoise
 from backaction.records.spectrum import Spectrum
 from backaction.records.statistics import chi_square_p, gamma_normal_scores
@@ -57,16 +58,17 @@ def prepare(campaign: Campaign, progress: Progress | None = None, starts: int = 
     fine = Target(campaign)
     if fine.size == 0:
         raise ModelError(f"{campaign.name}: nothing to fit: no parameter has a prior")
-    rough = Target(campaign.coarse())
+    spectral = any(r.series is None for r in campaign.records)
+    rough = Target(campaign.coarse()) if spectral else fine
     mode = find_maximum(rough, starts, progress=progress)
     say("merging bins", None)
     target = fine
     # scatter that does not shrink with the width of a bin has none to merge
-    plain = campaign.likelihood == Likelihood()
-    if plain and max(b.white.size for b in fine.bins) > WORTH_MERGING:
+    if spectral and campaign.likelihood.plain and max(b.white.size for b in fine.bins) > WORTH_MERGING:
         models, poles = fine.models(mode.u), [fine.poles(k, mode.u) for k in range(len(campaign.records))]
         target = Target(campaign.merged(models, poles))
-    mode = maximum.improved(target, mode)
+    if spectral:
+        mode = maximum.improved(target, mode)
     condition = float(np.linalg.cond(mode.hessian))
     if condition > SINGULAR:
         raise ModelError(f"the fit is not determined: condition number {condition:.1g}; give priors to more parameters")
@@ -155,15 +157,18 @@ def fit_spectrum(
     digitiser: Digitiser,
     progress: Progress | None = None,
     correlated: Correlated = (),
+    record: Record | None = None,
 ) -> SpectrumFit:
     """Fit every field that has a prior, and the scale, to a measured spectrum (density in the record's own unit).
+
+    With the `record` its samples are fitted where the model has lines that it does not resolve (`inference.choice`).
 
     Raises
     ------
     ModelError
         If the model has no spectrum within its priors, or the fit does not converge or is not determined.
     """
-    campaign = Campaign.of(experiment, spectrum, calibration, digitiser, correlated)
+    campaign = Campaign.of(experiment, spectrum, calibration, digitiser, correlated, record)
     ready = prepare(campaign, progress)
     return laplace_fit(ready)
 
