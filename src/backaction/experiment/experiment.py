@@ -42,7 +42,8 @@ class Experiment:
         "externally": a servo that is not in the model holds what would be unstable by itself. Spectra only.
     likelihood, start
         How `analyze` compares a record with the model (`inference.scatter`): "auto", "gamma", "thomas2021" or "innovations";
-        and how modes that the record does not resolve start there: with an occupation that is fitted ("free"), or "stationary".
+        and how modes that the record does not resolve start there: anywhere ("free"), with an occupation that is fitted
+        ("fitted"), or "stationary".
     """
 
     elements: tuple[Element, ...]

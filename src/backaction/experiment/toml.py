@@ -25,8 +25,8 @@ ANALYSIS = ("band_hz", "likelihood", "start")
 """Keys of `[analysis]`."""
 LIKELIHOODS = ("auto", "gamma", "thomas2021", "innovations")
 """How records may be compared with a model (`inference.scatter`)."""
-STARTS = ("free", "stationary")
-"""How unresolved modes may start."""
+STARTS = ("free", "fitted", "stationary")
+"""How modes that a record does not resolve may start in it."""
 
 
 def allowed(where: str, key: str, value: str, words: tuple[str, ...]) -> None:

@@ -19,7 +19,7 @@ mask_hz = [["1.358 MHz", "1.360 MHz"]]            # left out
 cooperativity = "4 * membrane.coupling_hz**2 / ..."
 [likelihood]
 kind = "auto"                                     # or "gamma", "thomas2021", "innovations"
-start = "free"                                    # of modes that a record does not resolve; or "stationary"
+start = "free"                                    # of modes that a record does not resolve; or "fitted", "stationary"
 model_error = { lower = 0.0, upper = 0.1 }        # relative, a number or a prior
 calibrations = ["calibration.json"]               # priors with their covariance
 """
@@ -150,6 +150,14 @@ class Campaign:
         for f in self.ties:
             if f in self.priors:
                 raise InputError(f"{self.name}: '{f}' is tied and has a prior: remove one")
+
+    @property
+    def likelihoods(self) -> dict[str, dict[str, str]]:
+        """Of each record: the likelihood that it is compared with, and why."""
+        spectral = "gamma" if self.likelihood.gamma else self.likelihood.kind
+        return {
+            r.name: {"kind": spectral if r.series is None else "innovations", "why": r.why} for r in self.records
+        }
 
     def merged(self, models: Sequence[Array], poles_hz: Sequence[Array], tolerance: float = 0.1) -> Campaign:
         """The same with neighbouring bins merged where neither the model nor what it depends on changes within them.

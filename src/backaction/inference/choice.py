@@ -30,7 +30,7 @@ RESOLVED = 20.0
 ALLOWED_SD = 2.0
 """How far from the centre of its prior a parameter may be for a line to be unresolved."""
 START_FACTOR = 1000.0
-"""Log-normal width of an occupation at the start: from cooled to the ground state to driven, at two of it."""
+"""Occupation of a free start over the stationary one; and the log-normal width of a fitted one (two of it: 10^6)."""
 
 
 def compared(own: Measured, record: Record, shared: Mapping[str, Prior], likelihood: Likelihood) -> Measured:
@@ -59,10 +59,11 @@ def compared(own: Measured, record: Record, shared: Mapping[str, Prior], likelih
     if reason:
         why = f"{facts}: not resolved, but {reason}: its bins are taken as those of the stationary density, which they are not"
         return replace(own, why=why, warnings=(*own.warnings, why))
-    starts = unresolved(own, priors, band, record.duration_s) if likelihood.start == "free" else ()
+    starts = unresolved(own, priors, band, record.duration_s) if likelihood.start != "stationary" else ()
     why = f"{facts}: " + ("not resolved, " if product < RESOLVED else "") + "the samples are fitted (innovations), not bins"
     if starts:
-        why += f"; {', '.join(starts)} start{'s' if len(starts) == 1 else ''} with an occupation of its own"
+        how = "anywhere" if likelihood.start == "free" else "with an occupation that is fitted"
+        why += f"; {', '.join(starts)} may start {how}"
     more = (why,) if kind == "auto" else ()
     return replace(
         own, series=series(record, own.calibration, band), starts=starts, why=why, warnings=(*own.warnings, *more)
@@ -128,14 +129,17 @@ def unresolved(
     return tuple(m.name for m in own.experiment.system.modes if m.name in found)
 
 
-def starting(experiment: Experiment, mode: str) -> Prior:
-    """Prior of a mode's occupation at the start: log-normal about the stationary one, by orders of magnitude.
+def starting(experiment: Experiment, mode: str, start: str) -> float | Prior:
+    """Occupation of an unresolved mode at the start: a number (`start` = "free"), or the prior of one ("fitted").
 
-    The first state of an unresolved mode says nothing about its stationary one: a particle that was just loaded, cooled or
-    driven is not yet there, and a stationary one is a single draw of an exponential distribution. With the occupation as a
-    parameter the start is a Gaussian of a scale that is fitted, and width and bath are learnt from the motion alone.
+    The first state of such a mode says nothing about its stationary one: a particle that was just loaded, cooled or driven is
+    not there yet, and one that is is a single draw of an exponential distribution. Free: its complex amplitude is a parameter
+    with a flat prior (a Gaussian of 10^3 times the stationary occupation), integrated over exactly by the filter: width and
+    bath are then learnt from the motion alone. Fitted: the amplitude is Gaussian with an occupation whose prior is log-normal
+    about the stationary one, by orders of magnitude. (Koopman and Durbin, Time Series Analysis by State Space Methods, ch. 5.)
     """
     system = experiment.system
     rows = system.mode(mode)
     V = unconditional(system)[rows, rows]
-    return Prior(median=max(float(np.trace(V)) / 2 - 0.5, 1.0), factor=START_FACTOR)
+    stationary = max(float(np.trace(V)) / 2 - 0.5, 1.0)
+    return START_FACTOR * stationary if start == "free" else Prior(median=stationary, factor=START_FACTOR)

@@ -26,7 +26,7 @@ class Measured:
 
     `fixed` names the fields that this record sets (they are not fitted in it, unless they vary between records); `line_hz`
     is the width of the narrowest line that the bins must resolve (default: the experiment's own). With `series` not the bins
-    but the samples are compared with the model, and the modes `starts` begin with an occupation of their own; `why` says why.
+    but the samples are compared with the model, and the modes `starts` need not begin stationary; `why` says why.
     """
 
     name: str

@@ -18,6 +18,7 @@ from backaction.inference.campaign import Campaign
 from backaction.inference.maximum import Maximum, find_maximum
 from backaction.inference.samplers import Draws
 from backaction.inference.target import SCALE, Target
+from backaction.inference.whiteness import whitened, whitened_spectrum
 from backaction.numerics.matrices import Array
 from backaction.records.record import Record
 from backaction.records.shot_level import ShotNoise
@@ -81,7 +82,8 @@ class SpectrumFit:
 
     `names`, `values`, `covariance` in the parameters' own units (the last is `SCALE`, relative); `experiment` at the
     maximum; `model` the spectrum there in the record's density unit; `p` the goodness of fit; `band_ratio` measured over
-    model power in the band; `mean_ratio` the unweighted mean of the bins' ratios with `mean_ratio_sd`.
+    model power in the band; `mean_ratio` the unweighted mean of the bins' ratios with `mean_ratio_sd`. Where the samples were
+    fitted (`in_time`) these four are of the innovations' spectrum, whose model is 1.
     """
 
     experiment: Experiment
@@ -101,6 +103,7 @@ class SpectrumFit:
     status: str
     evaluations: int
     prepared: Prepared = field(repr=False)
+    in_time: bool = False
 
     @property
     def sd(self) -> Array:
@@ -142,6 +145,7 @@ class SpectrumFit:
             "band_power_ratio": self.band_ratio,
             "mean_ratio": self.mean_ratio,
             "mean_ratio_sd": self.mean_ratio_sd,
+            "likelihood": self.prepared.fine.campaign.likelihoods,
         }
 
     @cached_property
@@ -180,7 +184,12 @@ def laplace_fit(ready: Prepared) -> SpectrumFit:
     values, slope = target.values(mode.u), target.slopes(mode.u)
     covariance = (slope @ mode.root) @ (slope @ mode.root).T
     mu = ready.fine.models(mode.u)[0]
-    ratio, N = record.density_sn / mu, record.averages
+    ratio, N, expected = record.density_sn / mu, record.averages, mu
+    if record.series is not None:
+        band = float(record.spectrum.frequency_hz[0]), float(record.spectrum.frequency_hz[-1])
+        innovations = whitened_spectrum(record.series, whitened(ready.fine, 0, mode.u), band)
+        ratio, expected = innovations.density, np.ones(innovations.density.size)
+        N = np.full(ratio.shape, innovations.averages)
     fitted = int(np.sum(np.diag(mode.root @ mode.root.T) < TOLD))
     best = record.experiment.with_values({k: float(v) for k, v in target.fields(0, mode.u).items()}, "fit")
     bound = [p.name for p, u in zip(target.parameters, mode.u, strict=True) if abs(u) > AT_BOUND * p.reach]
@@ -190,7 +199,7 @@ def laplace_fit(ready: Prepared) -> SpectrumFit:
         best, tuple(target.names[i] for i in order), values[order], covariance[np.ix_(order, order)],
         {p.name: p.prior for p in target.parameters if p.name != SCALE}, record.spectrum, mu * record.calibration.density,
         scale, chi_square_p(gamma_normal_scores(ratio, N), fitted),
-        float(np.sum(record.density_sn) / np.sum(mu)), float(np.average(ratio, weights=N)),
+        float(np.sum(ratio * expected) / np.sum(expected)), float(np.average(ratio, weights=N)),
         float(1 / np.sqrt(np.sum(N))), tuple(bound), float(np.linalg.cond(mode.hessian)), "converged", mode.evaluations,
-        ready,
+        ready, record.series is not None,
     )  # fmt: skip

@@ -91,8 +91,8 @@ class JointProgram:
             outputs += [value for value, _, _ in guards]
             z = parameters.normal_scores(trace.inputs)
             outputs += [parameters.parameters[s.scale].value(z[s.scale]) for s in parameters.sources]
-            own_starts = [parameters.parameters[i].value(z[i]) for s in parameters.sources for i in s.starts.values()]
-            outputs += own_starts
+            starts = [i for s in parameters.sources for i in s.starts.values()]
+            outputs += [parameters.parameters[i].value(z[i]) if isinstance(i, int) else i for i in starts]
             error = parameters.error
             outputs.append(error if isinstance(error, float) else parameters.parameters[error].value(z[error]))
             self.tape = trace.program(outputs)

@@ -28,13 +28,15 @@ FLOOR_FACTOR = float(np.exp(1.0))
 
 @dataclass(frozen=True, eq=False)
 class Origin:
-    """Where a record's parameters come from: shared or own coordinates by field, spreads, its scale, occupations at its start."""
+    """Where a record's parameters come from: shared or own coordinates by field, spreads, its scale, and the
+    occupations at its start: coordinates, or numbers.
+    """
 
     record: Measured
     own: Mapping[str, int]
     spread: Mapping[str, tuple[int, int, int]]
     scale: int
-    starts: Mapping[str, int] = field(default_factory=dict)
+    starts: Mapping[str, int | float] = field(default_factory=dict)
 
 
 class Parameters:
@@ -107,10 +109,11 @@ class Parameters:
             level = float(np.median(record.density_sn) / np.median(record.bins().expected(e.system)))
             prior = Prior(median=level, factor=FLOOR_FACTOR)
         scale = self._index(name, prior)
-        starts = {}
+        starts: dict[str, int | float] = {}
         for mode in record.starts:
             name = f"start.{mode}.occupation" + ("" if single else f"[{record.name}]")
-            starts[mode] = self._index(name, starting(e, mode))
+            found = starting(e, mode, c.likelihood.start)
+            starts[mode] = self._index(name, found) if isinstance(found, Prior) else found
         return Origin(record, own, spread, scale, starts)
 
     def _mixing(self) -> dict[int, tuple[list[int], Array]]:

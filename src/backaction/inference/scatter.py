@@ -29,7 +29,7 @@ RELATIVE, ABSOLUTE_SN = 0.08, 0.1
 class Likelihood:
     """How records scatter about the model; see the module's text. `model_error` (of bins) is a number, or a prior of one.
 
-    `start`: modes that a record does not resolve start with an occupation that is fitted ("free"), or "stationary".
+    `start`: how modes that a record does not resolve start in it (`inference.choice.starting`).
     """
 
     kind: str = "auto"
