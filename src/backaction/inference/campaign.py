@@ -155,9 +155,7 @@ class Campaign:
     def likelihoods(self) -> dict[str, dict[str, str]]:
         """Of each record: the likelihood that it is compared with, and why."""
         spectral = "gamma" if self.likelihood.gamma else self.likelihood.kind
-        return {
-            r.name: {"kind": spectral if r.series is None else "innovations", "why": r.why} for r in self.records
-        }
+        return {r.name: {"kind": spectral if r.series is None else "innovations", "why": r.why} for r in self.records}
 
     def merged(self, models: Sequence[Array], poles_hz: Sequence[Array], tolerance: float = 0.1) -> Campaign:
         """The same with neighbouring bins merged where neither the model nor what it depends on changes within them.
@@ -356,7 +354,9 @@ def _record(
     raw = None
     if "simulate" in item:
         if likelihood.kind == "innovations":
-            raise InputError(f"{where}: simulate draws bins; [likelihood] kind = 'innovations' needs samples: give file")
+            raise InputError(
+                f"{where}: simulate draws bins; [likelihood] kind = 'innovations' needs samples: give file"
+            )
         name = str(item.get("name", f"record{index}"))
         others = {k: v for k, v in ties.items() if k not in own}
         made = _simulated_record(item, name, chosen, others, band, width, where, say)

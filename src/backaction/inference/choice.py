@@ -57,10 +57,16 @@ def compared(own: Measured, record: Record, shared: Mapping[str, Prior], likelih
     if reason and kind == "innovations":
         raise InputError(f"{own.name}: [likelihood] kind = 'innovations': {reason}")
     if reason:
-        why = f"{facts}: not resolved, but {reason}: its bins are taken as those of the stationary density, which they are not"
+        why = (
+            f"{facts}: not resolved, but {reason}: its bins are taken about the stationary density, where they are not"
+        )
         return replace(own, why=why, warnings=(*own.warnings, why))
     starts = unresolved(own, priors, band, record.duration_s) if likelihood.start != "stationary" else ()
-    why = f"{facts}: " + ("not resolved, " if product < RESOLVED else "") + "the samples are fitted (innovations), not bins"
+    why = (
+        f"{facts}: "
+        + ("not resolved, " if product < RESOLVED else "")
+        + "the samples are fitted (innovations), not bins"
+    )
     if starts:
         how = "anywhere" if likelihood.start == "free" else "with an occupation that is fitted"
         why += f"; {', '.join(starts)} may start {how}"
@@ -132,11 +138,12 @@ def unresolved(
 def starting(experiment: Experiment, mode: str, start: str) -> float | Prior:
     """Occupation of an unresolved mode at the start: a number (`start` = "free"), or the prior of one ("fitted").
 
-    The first state of such a mode says nothing about its stationary one: a particle that was just loaded, cooled or driven is
-    not there yet, and one that is is a single draw of an exponential distribution. Free: its complex amplitude is a parameter
-    with a flat prior (a Gaussian of 10^3 times the stationary occupation), integrated over exactly by the filter: width and
-    bath are then learnt from the motion alone. Fitted: the amplitude is Gaussian with an occupation whose prior is log-normal
-    about the stationary one, by orders of magnitude. (Koopman and Durbin, Time Series Analysis by State Space Methods, ch. 5.)
+    The first state of such a mode says nothing about its stationary one: a particle that was just loaded, cooled or driven
+    is not there yet, and one that is there is a single draw of an exponential distribution. Free: its complex amplitude is a
+    parameter with a flat prior (a Gaussian of 10^3 times the stationary occupation), integrated over exactly by the filter:
+    width and bath are then learnt from the motion alone. Fitted: the amplitude is Gaussian with an occupation whose prior is
+    log-normal about the stationary one, by orders of magnitude. (Durbin and Koopman, Time Series Analysis by State Space
+    Methods, 2nd ed., ch. 5.)
     """
     system = experiment.system
     rows = system.mode(mode)

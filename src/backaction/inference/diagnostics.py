@@ -123,7 +123,7 @@ INNOVATED = 10
 
 
 def _innovations_predicted(fine: Target, k: int, picked: Array) -> Check:
-    """Posterior predictive p-values of a record's innovations: their sum of squares, bins and bands of their spectrum, lines."""
+    """Posterior predictive p-values of a record's innovations: sum of squares, bins and bands of their spectrum, lines."""
     from scipy import stats
 
     record = fine.campaign.records[k]

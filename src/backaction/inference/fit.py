@@ -82,7 +82,7 @@ class SpectrumFit:
 
     `names`, `values`, `covariance` in the parameters' own units (the last is `SCALE`, relative); `experiment` at the
     maximum; `model` the spectrum there in the record's density unit; `p` the goodness of fit; `band_ratio` measured over
-    model power in the band; `mean_ratio` the unweighted mean of the bins' ratios with `mean_ratio_sd`. Where the samples were
+    model power in the band; `mean_ratio` the unweighted mean of the bins' ratios with `mean_ratio_sd`. Where samples were
     fitted (`in_time`) these four are of the innovations' spectrum, whose model is 1.
     """
 

@@ -1,13 +1,14 @@
 """Log-likelihood of samples in the innovations form with its exact gradient by the matrices of their model.
 
-The recursion and its adjoint are compiled (`numerics.loops.innovations`); here is how a record is cut into pieces: steps with
-a covariance of their own at the start and after missing samples, settled ones elsewhere. States are kept where pieces begin.
+The recursion and its adjoint are compiled (`numerics.loops.innovations`); here is how a record is cut into pieces: steps
+with a covariance of their own at the start and after missing samples, settled ones elsewhere. States are kept where pieces
+begin.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -94,9 +95,7 @@ class Innovations:
                 count, k = count + stop - k, stop
             else:
                 stop = min(k + PIECE, T)
-                value, k, now = self.loops.varying(
-                    self.y, self.there, k, stop, F, H, Q, N, R, x, P, none, nones, True
-                )
+                value, k, now = self.loops.varying(self.y, self.there, k, stop, F, H, Q, N, R, x, P, none, nones, True)
                 total += value
                 if not np.isfinite(total):
                     return -np.inf, None, square, count

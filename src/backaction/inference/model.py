@@ -63,8 +63,8 @@ class Systems:
 class JointProgram:
     """One traced program from u to the matrices of all records, guarded fields, scales and the model error.
 
-    `slots[k]` are the places of A, Q, N, R, C of record k, `starts[k]` those of its modes' occupations at the start; `guards`
-    the places of fields that ties and spreads make, with their bounds (G, 2). What records share is computed once.
+    `slots[k]` are the places of A, Q, N, R, C of record k, `starts[k]` those of its modes' occupations at the start;
+    `guards` the places of fields that ties and spreads make, with their bounds (G, 2). What records share is computed once.
     """
 
     def __init__(self, parameters: Parameters) -> None:

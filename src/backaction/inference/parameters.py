@@ -28,8 +28,9 @@ FLOOR_FACTOR = float(np.exp(1.0))
 
 @dataclass(frozen=True, eq=False)
 class Origin:
-    """Where a record's parameters come from: shared or own coordinates by field, spreads, its scale, and the
-    occupations at its start: coordinates, or numbers.
+    """Where a record's parameters come from: shared or own coordinates by field, spreads, its scale.
+
+    `starts` are the occupations of modes at its start: coordinates, or numbers.
     """
 
     record: Measured

@@ -115,8 +115,9 @@ def _text(constants: Iterable[ast.stmt], functions: Mapping[str, ast.FunctionDef
 def library(*names: str, n: int | None = None, q: int | None = None) -> Any:
     """The functions of one or more modules of `loops` (`program`, `riccati`, ...), compiled together, as a namespace.
 
-    With `n` the number of states is that number, with `q` that of currents: short loops of known length are unrolled by the compiler. (Closures over
-    n would say so without text, but functions that call each other through closures are compiled again in every process.)
+    With `n` the number of states is that number, with `q` that of currents: short loops of known length are unrolled by the
+    compiler. (Closures over n would say so without text, but functions that call each other through closures are compiled
+    again in every process.)
     """
     constants: list[ast.stmt] = []
     functions: dict[str, ast.FunctionDef] = {}

@@ -21,7 +21,7 @@ from backaction.numerics.loops.riccati import multiply
 CHECK = 16
 """Steps between two looks at whether P has settled."""
 MOVED, ROUNDING = 1e-11, 3e-14
-"""It has where it moves by so little (relative to its diagonal) and has no more left to go, or by rounding alone (times n)."""
+"""It has where it moves by so little (relative to its diagonal) with no more left to go, or by rounding alone (times n)."""
 LYAPUNOV_LEVELS = 60
 
 

@@ -1,8 +1,8 @@
 """Compiled way from a continuous system to the sampled model of a record, and its adjoint.
 
 The states x (front end included) and the integrated currents a obey d(x, a) = A (x, a) + noise of density G, with
-A = fixed + into_A [[A0], [C]], G = into [[Q0, N0], [N0^T, R0]] into^T (`inference.series` says which). e^{A t} and the noise's
-covariance are built on a short step by their Taylor series and doubled up to the interval h; a sample is y = Y (x, a); and
+A = fixed + into_A [[A0], [C]], G = into [[Q0, N0], [N0^T, R0]] into^T (`inference.series` says which). e^{A t} and the
+noise's covariance are built on a short step by their Taylor series and doubled up to the interval h; a sample is y = Y (x, a); and
 2^p samples are summed, turned by the reference from one to the next, by p doublings more. It is `systems.sampled`'s model.
 """
 
@@ -47,7 +47,7 @@ def doubled_back(levels, Ts, Vs, Tb, Vb):
         evened(Vb)
 
 
-def series(A, G, step, Es, Xs, T, V):
+def short_step(A, G, step, Es, Xs, T, V):
     """T = e^{A t} and V = int_0^t e^{As} G e^{A^T s} ds for a short t: `Es`, `Xs` (TERMS, ...) keep the terms."""
     m = len(A)
     half = np.empty((m, m))
@@ -67,8 +67,8 @@ def series(A, G, step, Es, Xs, T, V):
         V += Xs[k]
 
 
-def series_back(A, step, Es, Xs, Tb, Vb, Ab, Gb):
-    """The adjoint of `series`: adds to Ab and Gb."""
+def short_step_back(A, step, Es, Xs, Tb, Vb, Ab, Gb):
+    """The adjoint of `short_step`: adds to Ab and Gb."""
     m = len(A)
     turn = A.T.copy()
     E, X, half = Tb.copy(), Vb.copy(), np.empty((m, m))
@@ -159,7 +159,7 @@ def sampled(J, K, scale, fixed, into_A, into, Y, W, turning, h, levels, direct, 
         d, levels = 0, 0
     Es, Xs = np.empty((TERMS, N, N)), np.empty((TERMS, N, N))
     Ts, Vs = np.empty((d + 1, N, N)), np.empty((d + 1, N, N))
-    series(A, G, h / 2.0**d, Es, Xs, Ts[0], Vs[0])
+    short_step(A, G, h / 2.0**d, Es, Xs, Ts[0], Vs[0])
     doubled(d, Ts, Vs)
     M = np.zeros((m, N))
     M[:ns, :ns] = np.eye(ns)
@@ -208,7 +208,7 @@ def sampled_back(kept, bars, scale, into_A, into, W, h, direct, pairs, occupatio
             Jb[n] += W[a, 0] * Mb[ns + a, :n]
     doubled_back(d, Ts, Vs, Ta, Va)
     Ab, Gb = np.zeros((N, N)), np.zeros((N, N))
-    series_back(A, h / 2.0**d, Es, Xs, Ta, Va, Ab, Gb)
+    short_step_back(A, h / 2.0**d, Es, Xs, Ta, Va, Ab, Gb)
     Aq, Gq = np.zeros((ns, ns)), np.zeros((ns, ns))
     by_scale = started_back(A[:ns, :ns].copy(), pairs, occupations, scale, V, Pb.copy(), Aq, Gq, own)
     Ab[:ns, :ns] += Aq
