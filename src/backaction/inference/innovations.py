@@ -16,7 +16,7 @@ from backaction.numerics.compile import library
 from backaction.numerics.matrices import Array
 
 UNROLLED = 8
-"""Up to so many states the loops are made for their number."""
+"""Up to so many states the loops over settled samples are made for their number."""
 PIECE, STEADY_PIECE = 256, 16384
 """Samples between two kept states: of steps with a covariance of their own, and of settled ones."""
 KEPT = 1 << 23
@@ -60,8 +60,9 @@ class Innovations:
 
     def __init__(self, y: Array, there: Array, n: int) -> None:
         self.y, self.there = np.ascontiguousarray(y), np.ascontiguousarray(there)
-        sizes = {"n": n, "q": y.shape[1]} if n <= UNROLLED else {}
-        self.loops = library("riccati", "innovations", **sizes)
+        self.loops = library("riccati", "innovations")
+        # the two loops that see most samples alone: the others would only cost compilation
+        self.settled_loops = library("riccati", "innovations", n=n, q=y.shape[1]) if n <= UNROLLED else self.loops
         self._gaps = np.append(np.flatnonzero(~self.there), len(y))
 
     def value(self, model: SampleModel) -> float:
@@ -91,7 +92,7 @@ class Innovations:
                 assert settled is not None
                 stop = min(k + STEADY_PIECE, int(self._gaps[np.searchsorted(self._gaps, k)]))
                 xs = np.empty((stop - k, n)) if room else none
-                self.loops.steady(self.y, k, stop, H, settled.K, settled.L, x, xs, square)
+                self.settled_loops.steady(self.y, k, stop, H, settled.K, settled.L, x, xs, square)
                 count, k = count + stop - k, stop
             else:
                 stop = min(k + PIECE, T)
@@ -134,8 +135,8 @@ class Innovations:
                 by_settled += Pb
                 Pb[:] = 0.0
                 if not len(p.xs):
-                    loops.steady(self.y, p.start, p.stop, H, settled.K, settled.L, x, xs, unused)
-                loops.steady_back(
+                    self.settled_loops.steady(self.y, p.start, p.stop, H, settled.K, settled.L, x, xs, unused)
+                self.settled_loops.steady_back(
                     self.y, p.start, p.stop, H, settled.K, settled.L, settled.inverse, kept, bar, outer, by_e, states
                 )
             else:

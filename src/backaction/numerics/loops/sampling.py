@@ -2,8 +2,9 @@
 
 The states x (front end included) and the integrated currents a obey d(x, a) = A (x, a) + noise of density G, with
 A = fixed + into_A [[A0], [C]], G = into [[Q0, N0], [N0^T, R0]] into^T (`inference.series` says which). e^{A t} and the
-noise's covariance are built on a short step by their Taylor series and doubled up to the interval h; a sample is y = Y (x, a); and
-2^p samples are summed, turned by the reference from one to the next, by p doublings more. It is `systems.sampled`'s model.
+noise's covariance are built on a short step by their Taylor series and doubled up to the interval h; a sample is
+y = Y (x, a); and 2^p samples are summed, turned by the reference from one to the next, by p doublings more. It is the
+model of `systems.sampled`.
 """
 
 import math
