@@ -19,7 +19,7 @@ from backaction.experiment.toml import unit_bounds
 from backaction.inference.data import Measured
 from backaction.inference.parameter import Parameter
 from backaction.inference.scatter import Likelihood
-from backaction.inference.series import series
+from backaction.inference.series import samples_of
 from backaction.records.record import Record
 from backaction.records.taken import band_of
 from backaction.systems.poles import narrowest, pole
@@ -72,7 +72,7 @@ def compared(own: Measured, record: Record, shared: Mapping[str, Prior], likelih
         why += f"; {', '.join(starts)} may start {how}"
     more = (why,) if kind == "auto" else ()
     return replace(
-        own, series=series(record, own.calibration, band), starts=starts, why=why, warnings=(*own.warnings, *more)
+        own, series=samples_of(record, own.calibration, band), starts=starts, why=why, warnings=(*own.warnings, *more)
     )
 
 

@@ -13,7 +13,7 @@ from backaction.inference.maximum import Maximum
 from backaction.inference.quantities import DerivedQuantity
 from backaction.inference.samplers import Draws
 from backaction.inference.target import SCALE, Target
-from backaction.inference.whiteness import whitened, whitened_spectrum
+from backaction.inference.whiteness import unit_innovations, whitened_spectrum
 from backaction.numerics.matrices import Array
 from backaction.records.statistics import Check, chi_square_p, gamma_normal_scores, residual_lines
 
@@ -131,7 +131,7 @@ def _innovations_predicted(fine: Target, k: int, picked: Array) -> Check:
     band = float(record.spectrum.frequency_hz[0]), float(record.spectrum.frequency_hz[-1])
     variance, bins, bands, spectra, ratios = [], [], [], [], []
     for u in picked[np.linspace(0, len(picked) - 1, min(INNOVATED, len(picked))).astype(int)]:
-        z = whitened(fine, k, u)
+        z = unit_innovations(fine, k, u)
         seen = z[np.isfinite(z)]
         square = float(np.sum(seen**2))
         ratios.append(square / seen.size)

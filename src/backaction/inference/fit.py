@@ -18,7 +18,7 @@ from backaction.inference.campaign import Campaign
 from backaction.inference.maximum import Maximum, find_maximum
 from backaction.inference.samplers import Draws
 from backaction.inference.target import SCALE, Target
-from backaction.inference.whiteness import whitened, whitened_spectrum
+from backaction.inference.whiteness import unit_innovations, whitened_spectrum
 from backaction.numerics.matrices import Array
 from backaction.records.record import Record
 from backaction.records.shot_level import ShotNoise
@@ -187,7 +187,7 @@ def laplace_fit(ready: Prepared) -> SpectrumFit:
     ratio, N, expected = record.density_sn / mu, record.averages, mu
     if record.series is not None:
         band = float(record.spectrum.frequency_hz[0]), float(record.spectrum.frequency_hz[-1])
-        innovations = whitened_spectrum(record.series, whitened(ready.fine, 0, mode.u), band)
+        innovations = whitened_spectrum(record.series, unit_innovations(ready.fine, 0, mode.u), band)
         ratio, expected = innovations.density, np.ones(innovations.density.size)
         N = np.full(ratio.shape, innovations.averages)
     fitted = int(np.sum(np.diag(mode.root @ mode.root.T) < TOLD))

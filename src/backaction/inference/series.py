@@ -46,7 +46,7 @@ class Series:
         return self.inputs.model(system)
 
 
-def series(record: Record, noise: ShotNoise, band_hz: tuple[float, float]) -> Series:
+def samples_of(record: Record, noise: ShotNoise, band_hz: tuple[float, float]) -> Series:
     """The samples of a record, reduced to `band_hz` where that saves anything.
 
     Raises

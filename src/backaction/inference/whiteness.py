@@ -17,7 +17,7 @@ BINS = 200
 """Bins of the band."""
 
 
-def whitened(target: Target, k: int, u: Array) -> Array:
+def unit_innovations(target: Target, k: int, u: Array) -> Array:
     """Innovations S^-1/2 e of record k's samples at u, (T, q), NaN where one is missing.
 
     Raises

@@ -25,7 +25,7 @@ MOVED, ROUNDING = 1e-11, 3e-14
 LYAPUNOV_LEVELS = 60
 
 
-def product(a, b, out):
+def times(a, b, out):
     """Out = a b."""
     for i in range(a.shape[0]):
         for j in range(b.shape[1]):

@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from backaction.numerics.loops.innovations import evened, product, product_to, turned_to
+from backaction.numerics.loops.innovations import evened, product_to, times, turned_to
 from backaction.numerics.loops.riccati import lyapunov_doubling
 
 TERMS = 14
@@ -24,8 +24,8 @@ def doubled(levels, Ts, Vs):
     m = Ts.shape[1]
     half = np.empty((m, m))
     for k in range(levels):
-        product(Ts[k], Ts[k], Ts[k + 1])
-        product(Ts[k], Vs[k], half)
+        times(Ts[k], Ts[k], Ts[k + 1])
+        times(Ts[k], Vs[k], half)
         Vs[k + 1] = Vs[k]
         product_to(1.0, half, Ts[k].T.copy(), Vs[k + 1])
         evened(Vs[k + 1])
@@ -38,7 +38,7 @@ def doubled_back(levels, Ts, Vs, Tb, Vb):
     for k in range(levels - 1, -1, -1):
         T, V = Ts[k], Vs[k]
         turn = T.T.copy()
-        product(Vb, T, half)
+        times(Vb, T, half)
         more[:] = 0.0
         product_to(1.0, Tb, turn, more)
         product_to(1.0, turn, Tb, more)
@@ -58,8 +58,8 @@ def short_step(A, G, step, Es, Xs, T, V):
             Xs[0, i, j] = G[i, j] * step
     T[:], V[:] = Es[0], Xs[0]
     for k in range(1, TERMS):
-        product(A, Es[k - 1], Es[k])
-        product(A, Xs[k - 1], half)
+        times(A, Es[k - 1], Es[k])
+        times(A, Xs[k - 1], half)
         for i in range(m):
             for j in range(m):
                 Es[k, i, j] *= step / k
@@ -75,12 +75,12 @@ def short_step_back(A, step, Es, Xs, Tb, Vb, Ab, Gb):
     E, X, half = Tb.copy(), Vb.copy(), np.empty((m, m))
     for k in range(TERMS - 1, 0, -1):
         product_to(step / k, E, Es[k - 1].T.copy(), Ab)
-        product(turn, E, half)
+        times(turn, E, half)
         for i in range(m):
             for j in range(m):
                 E[i, j] = Tb[i, j] + half[i, j] * (step / k)
         product_to(2.0 * step / (k + 1), X, Xs[k - 1], Ab)
-        product(turn, X, half)
+        times(turn, X, half)
         for i in range(m):
             for j in range(m):
                 X[i, j] = Vb[i, j] + (half[i, j] + half[j, i]) * (step / (k + 1))
@@ -148,9 +148,9 @@ def sampled(J, K, scale, fixed, into_A, into, Y, W, turning, h, levels, direct, 
     c, q = len(Y), len(W)
     ns, m = N - c, N - c + q
     A, G, IK, inner = fixed.copy(), np.zeros((N, N)), np.zeros((N, n + 1)), np.zeros((N, n))
-    product(into_A, J, inner)
+    times(into_A, J, inner)
     A[:, :n] += inner
-    product(into, K, IK)
+    times(into, K, IK)
     product_to(scale, IK, into.T.copy(), G)
     evened(G)
     V, P = np.empty((ns, ns)), np.empty((ns, ns))
@@ -170,11 +170,11 @@ def sampled(J, K, scale, fixed, into_A, into, Y, W, turning, h, levels, direct, 
         if direct:
             M[ns + a, :n] += W[a, 0] * J[n]
     Tm, Vm, MT, MV = np.zeros((levels + 1, m, m)), np.zeros((levels + 1, m, m)), np.empty((m, N)), np.empty((m, N))
-    product(M, Ts[d], MT)
+    times(M, Ts[d], MT)
     Tm[0, :, :ns] = MT[:, :ns]
     Tm[0, ns:, ns:] = turning
-    product(M, Vs[d], MV)
-    product(MV, M.T.copy(), Vm[0])
+    times(M, Vs[d], MV)
+    times(MV, M.T.copy(), Vm[0])
     evened(Vm[0])
     doubled(levels, Tm, Vm)
     T, S = Tm[levels], Vm[levels]
@@ -197,7 +197,7 @@ def sampled_back(kept, bars, scale, into_A, into, W, h, direct, pairs, occupatio
     doubled_back(levels, Tm, Vm, Tb, Vb)
     MTb, VM, Ta, Va = np.zeros((m, N)), np.empty((m, N)), np.zeros((N, N)), np.zeros((N, N))
     MTb[:, :ns] = Tb[:, :ns]
-    product(Vb, M, VM)
+    times(Vb, M, VM)
     turned_to(1.0, M, MTb, Ta)
     turned_to(1.0, M, VM, Va)
     Jb, Kb, own = np.zeros((n + 1, n)), np.zeros((n + 1, n + 1)), np.zeros(len(pairs))
