@@ -161,7 +161,7 @@ def analyze(
         experiment = replace(experiment, priors={**excess_priors(experiment), **experiment.priors})
     warnings = list(found.warnings)
     try:
-        fit = inference.fit_spectrum(experiment, found.spectrum, found.noise, record.digitiser, say, correlated)
+        fit = inference.fit_spectrum(experiment, found.spectrum, found.noise, record.digitiser, say, correlated, record)
     except ModelError as error:  # what is known of the record may be why
         raise ModelError("; ".join([str(error), *warnings])) from None
     warnings += _fit_warnings(fit)
@@ -285,7 +285,8 @@ def fitted(fit: SpectrumFit, record: Record) -> Fitted:
 def _lines(measured: Spectrum, fit: SpectrumFit, innovations: Spectrum) -> list[ResidualLine]:
     """Residual lines of the spectrum and of the innovations, each frequency once."""
     found = statistics.residual_lines(innovations, np.ones(innovations.density.size))
-    for line in statistics.residual_lines(measured, fit.model):
+    # one realisation of a line that is not resolved is not the stationary density
+    for line in () if fit.in_time else statistics.residual_lines(measured, fit.model):
         if all(abs(line.frequency_hz - x.frequency_hz) > 4 * (line.width_hz + x.width_hz) for x in found):
             found.append(line)
     return sorted(found, key=lambda x: -x.excess)

@@ -20,6 +20,13 @@ DISTANCE_SD = 3.0
 def fit_check(fit: SpectrumFit) -> Check:
     """Whether the bins are as the fitted spectrum says (chi-square of their normal scores)."""
     good = fit.p >= LEVEL
+    if fit.in_time:
+        phrase = words(fit.p, "consistent with white", "NOT white: the model does not fit this record")
+        return Check(
+            "innovations goodness of fit", good, fit.band_ratio, fit.p,
+            f"the innovations of the fitted samples are {phrase} in the band (p = {fit.p:.2g}; {fit.band_ratio:.4f} of "
+            f"their predicted power, mean ratio of bins {fit.mean_ratio:.4f} +- {fit.mean_ratio_sd:.4f})",
+        )  # fmt: skip
     phrase = words(fit.p, "consistent with the model", "NOT consistent with the model")
     return Check(
         "spectrum goodness of fit",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from backaction.errors import InputError
+from backaction.errors import InputError, nearest
 from backaction.experiment.prior import Prior
 from backaction.units import number
 
@@ -17,6 +17,11 @@ EXCESS_SN = 0.02
 """Default scale of the half-normal prior of white noise that nobody knows of (shot-noise units)."""
 REPRODUCIBILITY = 0.01
 """Default relative error of a shot level from one measurement to the next: power, alignment, gain."""
+
+LIKELIHOODS = ("auto", "gamma", "thomas2021", "innovations")
+"""How records may be compared with a model (`inference.scatter`)."""
+STARTS = ("free", "fitted", "stationary")
+"""How modes that a record does not resolve may start in it."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +38,22 @@ class Assumptions:
         (weight, angle in degrees) of the EPR pair that a verdict is about; default: what the priors predict.
     robust
         Whether normal priors are Student-t with 4 degrees of freedom instead (same centre and scale).
+    likelihood, start
+        How `analyze` compares a record with the model (`inference.scatter`): "auto", "gamma", "thomas2021" or "innovations";
+        and how modes that the record does not resolve start there: anywhere ("free"), with an occupation that is fitted
+        ("fitted"), or "stationary".
     """
 
     excess_sd_sn: float = EXCESS_SN
     shot_reproducibility: float = REPRODUCIBILITY
     epr: tuple[float, float] | None = None
     robust: bool = False
+    likelihood: str = "auto"
+    start: str = "free"
+
+    def __post_init__(self) -> None:
+        allowed("[analysis]", "likelihood", self.likelihood, LIKELIHOODS)
+        allowed("[analysis]", "start", self.start, STARTS)
 
     @classmethod
     def keys(cls) -> tuple[str, ...]:
@@ -67,6 +82,10 @@ class Assumptions:
             given["robust"] = table["robust"]
         if "epr" in table:
             given["epr"] = _pair(table["epr"], f"{here} epr")
+        for key, words in (("likelihood", LIKELIHOODS), ("start", STARTS)):
+            if key in table:
+                given[key] = str(table[key])
+                allowed(here, key, given[key], words)
         return cls(**given)
 
     def to_table(self) -> dict[str, Any]:
@@ -75,6 +94,18 @@ class Assumptions:
         if self.epr is not None:
             out["epr"] = {"weight": self.epr[0], "angle_deg": self.epr[1]}
         return out
+
+
+def allowed(where: str, key: str, value: str, words: tuple[str, ...]) -> None:
+    """Refuse a value that is none of the words.
+
+    Raises
+    ------
+    InputError
+        One line with the words and the nearest.
+    """
+    if value not in words:
+        raise InputError(f"{where} {key} = '{value}': must be one of {', '.join(words)}{nearest(value, words)}")
 
 
 def excess_priors(experiment: Experiment) -> dict[str, Prior]:

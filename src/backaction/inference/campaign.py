@@ -18,7 +18,8 @@ mask_hz = [["1.358 MHz", "1.360 MHz"]]            # left out
 [derived]
 cooperativity = "4 * membrane.coupling_hz**2 / ..."
 [likelihood]
-kind = "gamma"                                    # or "thomas2021"
+kind = "auto"                                     # or "gamma", "thomas2021", "innovations"
+start = "free"                                    # of modes that a record does not resolve; or "fitted", "stationary"
 model_error = { lower = 0.0, upper = 0.1 }        # relative, a number or a prior
 calibrations = ["calibration.json"]               # priors with their covariance
 """
@@ -41,6 +42,7 @@ from backaction.experiment.prior import Prior
 from backaction.experiment.ties import Expression, expression, follow_ties
 from backaction.experiment.toml import read_prior, unit_bounds
 from backaction.inference.calibration_file import Correlated, read_calibrations
+from backaction.inference.choice import compared
 from backaction.inference.data import Measured, simulated
 from backaction.inference.scatter import Likelihood
 from backaction.numerics.matrices import Array
@@ -122,10 +124,19 @@ class Campaign:
         calibration: ShotNoise,
         digitiser: Digitiser,
         correlated: Correlated = (),
+        record: Record | None = None,
     ) -> Campaign:
-        """One spectrum with the experiment's own priors; `correlated` as `read_calibrations` gives them."""
-        record = Measured(experiment.name, experiment, measured, calibration, digitiser, calibrated_by="own")
-        return cls(experiment.name, (record,), experiment.priors, correlated=correlated)
+        """One spectrum with the experiment's own priors; `correlated` as `read_calibrations` gives them.
+
+        With the `record` its samples are compared with the model where the experiment says so or that is chosen.
+        """
+        own = Measured(experiment.name, experiment, measured, calibration, digitiser, calibrated_by="own")
+        likelihood = Likelihood(experiment.assumed.likelihood, start=experiment.assumed.start)
+        if record is not None:
+            own = compared(replace(own, duration_s=record.duration_s), record, experiment.priors, likelihood)
+        return cls(
+            experiment.name, (own,), experiment.priors, correlated=correlated, likelihood=likelihood, warnings=own.warnings
+        )  # fmt: skip
 
     def __post_init__(self) -> None:
         if not self.records:
@@ -140,6 +151,12 @@ class Campaign:
         for f in self.ties:
             if f in self.priors:
                 raise InputError(f"{self.name}: '{f}' is tied and has a prior: remove one")
+
+    @property
+    def likelihoods(self) -> dict[str, dict[str, str]]:
+        """Of each record: the likelihood that it is compared with, and why."""
+        spectral = "gamma" if self.likelihood.gamma else self.likelihood.kind
+        return {r.name: {"kind": spectral if r.series is None else "innovations", "why": r.why} for r in self.records}
 
     def merged(self, models: Sequence[Array], poles_hz: Sequence[Array], tolerance: float = 0.1) -> Campaign:
         """The same with neighbouring bins merged where neither the model nor what it depends on changes within them.
@@ -195,23 +212,30 @@ def _read(table: Mapping[str, Any], path: Path, say: Progress) -> Campaign:
     _known(table, _KEYS, where)
     experiment = _experiment(table, path)
     options = _table(table, "likelihood", where)
-    _known(options, ("kind", "model_error", "calibrations"), f"{where}: [likelihood]")
+    _known(options, ("kind", "start", "model_error", "calibrations"), f"{where}: [likelihood]")
     priors, correlated = _priors(table, options, experiment, path)
     vary = {k: _spread(experiment, k, v, where) for k, v in _table(table, "vary", where).items()}
     ties = _ties(table, experiment, correlated, where)
     for key in ties:
         priors.pop(key, None)
-    scatter = _model_error(options, where)
+    likelihood = Likelihood(
+        str(options.get("kind", experiment.assumed.likelihood)),
+        _model_error(options, where),
+        str(options.get("start", experiment.assumed.start)),
+    )
+    likelihood.check(where)
     items = table.get("record", [])
     if not isinstance(items, list) or not all(isinstance(item, Mapping) for item in items):
         raise InputError(f"{where}: 'record' must be tables: write [[record]]")
     warnings: list[str] = []
-    records = [_record(item, i, table, experiment, ties, path, say) for i, item in enumerate(items, 1)]
+    records = [
+        _record(item, i, table, experiment, ties, priors, likelihood, path, say) for i, item in enumerate(items, 1)
+    ]
     for record in records:
         warnings += [f"{record.name}: {w}" for w in record.warnings]
     return Campaign(
         str(table.get("name", path.stem)), tuple(records), priors, vary, ties, _derived(table, where), correlated,
-        Likelihood(str(options.get("kind", "gamma")), scatter), tuple(dict.fromkeys(warnings)),
+        likelihood, tuple(dict.fromkeys(warnings)),
     )  # fmt: skip
 
 
@@ -306,6 +330,8 @@ def _record(
     table: Mapping[str, Any],
     experiment: Experiment,
     ties: Mapping[str, Expression],
+    shared: Mapping[str, Prior],
+    likelihood: Likelihood,
     path: Path,
     say: Progress,
 ) -> Measured:
@@ -328,15 +354,21 @@ def _record(
     width = None if wanted is None else number(wanted, "Hz", f"{path}: resolution_hz")
     if width is not None and not 0 < width <= (band[1] - band[0]) / 16:
         raise InputError(f"{path}: resolution_hz = {width:g} Hz: must be > 0 and at most a sixteenth of the band")
+    raw = None
     if "simulate" in item:
+        if likelihood.kind == "innovations":
+            raise InputError(
+                f"{where}: simulate draws bins; [likelihood] kind = 'innovations' needs samples: give file"
+            )
         name = str(item.get("name", f"record{index}"))
         others = {k: v for k, v in ties.items() if k not in own}
         made = _simulated_record(item, name, chosen, others, band, width, where, say)
     elif "file" in item:
-        made = _measured_record(item, table, chosen, width, path, where, say)
+        made, raw = _measured_record(item, table, chosen, width, path, where, say)
     else:
         raise InputError(f"{where}: missing 'file' (or simulate = {{ seed = ..., duration = ... }})")
-    return replace(_masked(made, item, where), fixed=tuple(own), priors=priors)
+    made = replace(_masked(made, item, where), fixed=tuple(own), priors=priors)
+    return made if raw is None else compared(made, raw, shared, likelihood)
 
 
 def _simulated_record(
@@ -373,7 +405,7 @@ def _measured_record(
     path: Path,
     where: str,
     say: Progress,
-) -> Measured:
+) -> tuple[Measured, Record]:
     """`file` of a `[[record]]`, with `shot` and `dark` of the record or of the whole file: its spectrum and calibration."""
     given = {{"rate": "sample_rate_hz"}.get(k, k): item[k] for k in ("rate", "sampling", "unit", "scale") if k in item}
 
@@ -398,7 +430,7 @@ def _measured_record(
     return Measured(
         name, chosen, found.spectrum, found.noise, record.digitiser, duration_s=record.duration_s,
         calibrated_by=str(item.get("shot", table.get("shot", ""))), warnings=found.warnings,
-    )  # fmt: skip
+    ), record  # fmt: skip
 
 
 def _masked(record: Measured, item: Mapping[str, Any], where: str) -> Measured:

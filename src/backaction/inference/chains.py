@@ -21,14 +21,18 @@ from backaction.inference.target import Target
 from backaction.workers import Progress
 
 ACCEPT = (0.8, 0.95)
-"""Acceptance that step sizes are tuned to: the second where chains diverged with the first."""
+"""Acceptance that step sizes are tuned to: the second where chains diverged with the first, and where samples are fitted:
+they tell products of parameters so well that the posterior is a thin bent ridge, on which long steps diverge."""
 
 
 def fingerprint(target: Target, mode: Maximum, draws: int, seed: int, accept: float) -> str:
     """What a stored chain belongs to: program, data, priors, mode, length, acceptance and seed."""
     digest = hashlib.sha256()
     found = target.likelihood
-    tables = (*found.data, *found.maps, found.layout, *found.program.slots)
+    tables = [*found.data, *found.maps, found.layout, *found.program.slots]
+    for r in (found.records[k] for k in found.in_time):
+        assert r.series is not None
+        tables += [r.series.y, r.series.there]
     for a in (*target.tape.arrays, target.tape.memory, *tables, mode.u, mode.root):
         digest.update(np.ascontiguousarray(a).tobytes())
     digest.update(json.dumps([target.names, draws, seed, accept, TUNE, __version__]).encode())
@@ -49,8 +53,9 @@ def nuts(
 
     Where chains diverge all are drawn again with shorter steps.
     """
-    out = _run(target, mode, draws, chains, seed, cores, say, keep, ACCEPT[0])
-    if out.facts["divergences"] > 0:
+    accept = ACCEPT[1] if target.likelihood.in_time else ACCEPT[0]
+    out = _run(target, mode, draws, chains, seed, cores, say, keep, accept)
+    if out.facts["divergences"] > 0 and accept != ACCEPT[1]:
         say(f"{out.facts['divergences']:.0f} divergences, sampling again with shorter steps", None)
         first = out.facts
         out = _run(target, mode, draws, chains, seed, cores, say, keep, ACCEPT[1])

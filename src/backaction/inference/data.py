@@ -11,6 +11,7 @@ from backaction.errors import InputError, ModelError
 from backaction.experiment.experiment import Experiment
 from backaction.experiment.prior import Prior
 from backaction.inference.bins import Bins, bins
+from backaction.inference.series import Series
 from backaction.numerics.matrices import Array
 from backaction.records.shot_level import ShotNoise
 from backaction.records.spectrum import Spectrum
@@ -24,7 +25,8 @@ class Measured:
     """One spectrum of a campaign: the experiment with this record's own values, its bins, calibration and digitiser.
 
     `fixed` names the fields that this record sets (they are not fitted in it, unless they vary between records); `line_hz`
-    is the width of the narrowest line that the bins must resolve (default: the experiment's own).
+    is the width of the narrowest line that the bins must resolve (default: the experiment's own). With `series` not the bins
+    but the samples are compared with the model, and the modes `starts` need not begin stationary; `why` says why.
     """
 
     name: str
@@ -38,6 +40,9 @@ class Measured:
     duration_s: float = 0.0
     warnings: tuple[str, ...] = ()
     line_hz: float | None = None
+    series: Series | None = None
+    starts: tuple[str, ...] = ()
+    why: str = ""
 
     @property
     def density_sn(self) -> Array:

@@ -1,4 +1,4 @@
-"""The compiled log-posterior of a campaign's spectra: a program, the bins it is compared with, and its exact gradient."""
+"""The compiled log-posterior of a campaign: a program, the bins and samples it is compared with, and its exact gradient."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from backaction.errors import ModelError
 from backaction.inference.bins import Bins
 from backaction.inference.data import Measured
 from backaction.inference.model import JointProgram
+from backaction.inference.samples import SamplesDensity
 from backaction.inference.scatter import Likelihood
 from backaction.numerics.compile import library
 from backaction.numerics.loops.density import LAYOUT
@@ -25,7 +26,9 @@ UNROLLED = 8
 
 @dataclass(frozen=True, eq=False)
 class Density:
-    """ln p(u | data) of the bins of some records (SN) under a program; the data of record `chosen` alone count, or of all.
+    """ln p(u | data) of some records under a program; the data of record `chosen` alone count, or of all.
+
+    Data are bins (SN), or the samples of the records that have a `series`.
 
     Several threads need an `evaluator()` each.
     """
@@ -50,9 +53,19 @@ class Density:
         """That of one record's data alone."""
         return replace(self, chosen=record)
 
+    @property
+    def counted(self) -> list[int]:
+        """The records whose data count."""
+        return list(range(len(self.records))) if self.chosen is None else [self.chosen]
+
+    @property
+    def in_time(self) -> list[int]:
+        """Those of them that are compared by their samples."""
+        return [k for k in self.counted if self.records[k].series is not None]
+
     @cached_property
     def layout(self) -> Array:
-        """A row of numbers per record, as `loops.density` reads them."""
+        """A row of numbers per record that counts, as `loops.density` reads them."""
         rows = np.zeros(len(self.records), dtype=LAYOUT)
         at = dict.fromkeys(("slots", "points", "bins", "weights", "node_weights", "alias_weights"), 0)
         for k, b in enumerate(self.bins):
@@ -68,7 +81,7 @@ class Density:
             sizes = (slots.size, b.frequency_hz.size, b.white.size, b.weights.size, b.node_weights.size)
             for name, size in zip(at, (*sizes, b.alias_weights.size), strict=True):
                 at[name] += size
-        return rows if self.chosen is None else rows[self.chosen : self.chosen + 1]
+        return rows[self.counted]
 
     @cached_property
     def maps(self) -> tuple[Array, ...]:
@@ -111,27 +124,44 @@ class Evaluator:
         points, self.size = w.size, program.parameters.size
         self._front = (*program.tape.arrays, memory.copy(), np.zeros(len(memory)))
         self._back = (
-            density.layout, np.concatenate(program.slots), program.guards, program.bounds, w, cr, ci, *maps, *density.data,
+            np.concatenate(program.slots), program.guards, program.bounds, w, cr, ci, *maps, *density.data,
             np.empty(points), np.empty(points),
         )  # fmt: skip
         self._mu, self._none = np.full(density.data[0].size, np.nan), np.empty(0)
+        timed = density.in_time
+        self._every = density.layout
+        self._rows = density.layout[[k not in timed for k in density.counted]]
+        self._samples = SamplesDensity(program, density.records, timed) if timed else None
+
+    def _spectral(self, rows: Array, u: Array, grad: Array) -> float:
+        """Prior and bins of some records."""
+        if not len(rows):
+            grad[:] = -u[: len(grad)]
+            return -0.5 * float(u @ u)
+        return float(self._run(*self._front, np.ascontiguousarray(u), rows, *self._back, self._mu, grad))
 
     def density(self, u: Array) -> float:
         """Log-posterior (with its constants); -inf where the model has no answer."""
-        value = float(self._run(*self._front, np.ascontiguousarray(u), *self._back, self._mu, self._none))
+        value = self._spectral(self._rows, u, self._none)
+        if self._samples is not None and np.isfinite(value):
+            value += self._samples.density(u)
         return value if np.isfinite(value) else -np.inf
 
     def gradient(self, u: Array) -> tuple[float, Array]:
         """(log-posterior, its gradient)."""
         grad = np.zeros(self.size)
-        value = float(self._run(*self._front, np.ascontiguousarray(u), *self._back, self._mu, grad))
+        value = self._spectral(self._rows, u, grad)
+        if self._samples is not None and np.isfinite(value):
+            more, slope = self._samples.gradient(u)
+            value, grad = value + more, grad + slope
         if not (np.isfinite(value) and np.all(np.isfinite(grad))):
             return -np.inf, np.zeros(self.size)
         return value, grad
 
     def model(self, u: Array) -> Array:
         """Expected bins of all records (SN), NaN where there is none."""
-        return self._mu.copy() if np.isfinite(self.density(u)) else np.full(self._mu.size, np.nan)
+        found = np.isfinite(self._spectral(self._every, u, self._none))
+        return self._mu.copy() if found else np.full(self._mu.size, np.nan)
 
     def hessian(self, u: Array, at: Array | None = None) -> Array:
         """Minus the second derivatives: central differences of exact gradients, symmetric.

@@ -13,11 +13,11 @@ from backaction.inference.data import Measured
 from backaction.inference.maximum import Maximum
 from backaction.inference.quantities import DerivedQuantity
 from backaction.inference.samplers import Draws
-from backaction.inference.scatter import Likelihood
 from backaction.inference.target import SCALE, Target
+from backaction.inference.whiteness import unit_innovations, whitened_spectrum
 from backaction.numerics.matrices import Array
 from backaction.records.correlated import correlated_p
-from backaction.records.statistics import LEVEL, Check, chi_square_p, residual_lines
+from backaction.records.statistics import LEVEL, Check, chi_square_p, gamma_normal_scores, residual_lines
 
 RHAT, LEAST = 1.01, 400.0
 """Largest R-hat and least effective number of draws (bulk and tail) of a converged run (Vehtari et al. 2021)."""
@@ -98,14 +98,17 @@ def _predicted(fine: Target, draws: Draws, most: int = 100) -> list[Check]:
     models = fine.models(picked)
     out = []
     error = fine.model_error(picked)
-    for record, mu in zip(fine.campaign.records, models, strict=True):
+    for k, (record, mu) in enumerate(zip(fine.campaign.records, models, strict=True)):
+        if record.series is not None:
+            out.append(_innovations_predicted(fine, k, picked))
+            continue
         N, y = record.averages, record.density_sn
         good_ones = [(m, e) for m, e in zip(mu, error, strict=True) if np.all(np.isfinite(m))]
         values = [fine.campaign.likelihood.scores(y, m, N, e) for m, e in good_ones]
         bins = float(np.mean([correlated_p(z, record.spectrum.neighbours) for z in values]))
         bands = float(np.mean([chi_square_p(banded(z) / record.spectrum.correlation**0.5) for z in values]))
         middle = np.mean(mu[np.all(np.isfinite(mu), axis=-1)], axis=0)
-        plain = np.ndim(record.spectrum.averages) == 0 and fine.campaign.likelihood == Likelihood()
+        plain = np.ndim(record.spectrum.averages) == 0 and fine.campaign.likelihood.plain
         lines = residual_lines(_in_sn(record), middle) if plain else []
         good = min(bins, bands) >= LEVEL and not lines
         words = "predicts" if good else "does NOT predict"
@@ -117,6 +120,41 @@ def _predicted(fine: Target, draws: Draws, most: int = 100) -> list[Check]:
             )
         )  # fmt: skip
     return out
+
+
+INNOVATED = 10
+"""Draws whose innovations are looked at: each is a filter over the whole record."""
+
+
+def _innovations_predicted(fine: Target, k: int, picked: Array) -> Check:
+    """Posterior predictive p-values of a record's innovations: sum of squares, bins and bands of their spectrum, lines."""
+    from scipy import stats
+
+    record = fine.campaign.records[k]
+    assert record.series is not None
+    band = float(record.spectrum.frequency_hz[0]), float(record.spectrum.frequency_hz[-1])
+    variance, bins, bands, spectra, ratios = [], [], [], [], []
+    for u in picked[np.linspace(0, len(picked) - 1, min(INNOVATED, len(picked))).astype(int)]:
+        z = unit_innovations(fine, k, u)
+        seen = z[np.isfinite(z)]
+        square = float(np.sum(seen**2))
+        ratios.append(square / seen.size)
+        variance.append(2 * min(stats.chi2.sf(square, seen.size), stats.chi2.cdf(square, seen.size)))
+        spectra.append(whitened_spectrum(record.series, z, band))
+        scores = gamma_normal_scores(spectra[-1].density, spectra[-1].averages)
+        bins.append(chi_square_p(scores))
+        bands.append(chi_square_p(banded(scores)))
+    p = [float(np.mean(v)) for v in (variance, bins, bands)]
+    middle = replace(spectra[0], density=np.mean([s.density for s in spectra], axis=0))
+    lines = residual_lines(middle, np.ones(middle.density.size))
+    good = min(p) >= LEVEL and not lines
+    words = "predicts" if good else "does NOT predict"
+    extra = "".join(f"; a line is left at {x.frequency_hz / 1e3:.6g} kHz ({x.excess:.3g} x)" for x in lines[:3])
+    return Check(
+        f"prediction of {record.name}", good, float(np.mean(ratios)), min(p),
+        f"the model {words} {record.name}: innovations have {np.mean(ratios):.4f} of their variance (p = {p[0]:.2g}), "
+        f"p = {p[1]:.2g} over {middle.density.size} bins of their spectrum, {p[2]:.2g} over {BANDS} bands{extra}",
+    )  # fmt: skip
 
 
 def _in_sn(record: Measured) -> Any:

@@ -14,12 +14,14 @@ from backaction.experiment.experiment import Experiment
 from backaction.experiment.prior import Prior
 from backaction.inference import maximum, samplers
 from backaction.inference.calibration_file import Correlated
-from backaction.inference.campaign import Campaign, Likelihood
+from backaction.inference.campaign import Campaign
 from backaction.inference.maximum import Maximum, find_maximum
 from backaction.inference.samplers import Draws
 from backaction.inference.target import SCALE, Target
+from backaction.inference.whiteness import unit_innovations, whitened_spectrum
 from backaction.numerics.matrices import Array
 from backaction.records.correlated import correlated_p
+from backaction.records.record import Record
 from backaction.records.shot_level import ShotNoise
 from backaction.records.spectrum import Spectrum
 from backaction.records.statistics import gamma_normal_scores
@@ -58,16 +60,17 @@ def prepare(campaign: Campaign, progress: Progress | None = None, starts: int = 
     fine = Target(campaign)
     if fine.size == 0:
         raise ModelError(f"{campaign.name}: nothing to fit: no parameter has a prior")
-    rough = Target(campaign.coarse())
+    spectral = any(r.series is None for r in campaign.records)
+    rough = Target(campaign.coarse()) if spectral else fine
     mode = find_maximum(rough, starts, progress=progress)
     say("merging bins", None)
     target = fine
     # scatter that does not shrink with the width of a bin has none to merge
-    plain = campaign.likelihood == Likelihood()
-    if plain and max(b.white.size for b in fine.bins) > WORTH_MERGING:
+    if spectral and campaign.likelihood.plain and max(b.white.size for b in fine.bins) > WORTH_MERGING:
         models, poles = fine.models(mode.u), [fine.poles(k, mode.u) for k in range(len(campaign.records))]
         target = Target(campaign.merged(models, poles))
-    mode = maximum.improved(target, mode)
+    if spectral:
+        mode = maximum.improved(target, mode)
     condition = float(np.linalg.cond(mode.hessian))
     if condition > SINGULAR:
         raise ModelError(f"the fit is not determined: condition number {condition:.1g}; give priors to more parameters")
@@ -80,7 +83,8 @@ class SpectrumFit:
 
     `names`, `values`, `covariance` in the parameters' own units (the last is `SCALE`, relative); `experiment` at the
     maximum; `model` the spectrum there in the record's density unit; `p` the goodness of fit; `band_ratio` measured over
-    model power in the band; `mean_ratio` the unweighted mean of the bins' ratios with `mean_ratio_sd`.
+    model power in the band; `mean_ratio` the unweighted mean of the bins' ratios with `mean_ratio_sd`. Where samples were
+    fitted (`in_time`) these four are of the innovations' spectrum, whose model is 1.
     """
 
     experiment: Experiment
@@ -100,6 +104,7 @@ class SpectrumFit:
     status: str
     evaluations: int
     prepared: Prepared = field(repr=False)
+    in_time: bool = False
 
     @property
     def sd(self) -> Array:
@@ -141,6 +146,7 @@ class SpectrumFit:
             "band_power_ratio": self.band_ratio,
             "mean_ratio": self.mean_ratio,
             "mean_ratio_sd": self.mean_ratio_sd,
+            "likelihood": self.prepared.fine.campaign.likelihoods,
         }
 
     @cached_property
@@ -156,15 +162,18 @@ def fit_spectrum(
     digitiser: Digitiser,
     progress: Progress | None = None,
     correlated: Correlated = (),
+    record: Record | None = None,
 ) -> SpectrumFit:
     """Fit every field that has a prior, and the scale, to a measured spectrum (density in the record's own unit).
+
+    With the `record` its samples are fitted where the model has lines that it does not resolve (`inference.choice`).
 
     Raises
     ------
     ModelError
         If the model has no spectrum within its priors, or the fit does not converge or is not determined.
     """
-    campaign = Campaign.of(experiment, spectrum, calibration, digitiser, correlated)
+    campaign = Campaign.of(experiment, spectrum, calibration, digitiser, correlated, record)
     ready = prepare(campaign, progress)
     return laplace_fit(ready)
 
@@ -177,7 +186,12 @@ def laplace_fit(ready: Prepared) -> SpectrumFit:
     covariance = (slope @ mode.root) @ (slope @ mode.root).T
     mu = ready.fine.models(mode.u)[0]
     unit = record.calibration.at(record.spectrum.frequency_hz)
-    ratio, N = record.density_sn / mu, record.averages
+    ratio, N, expected, neighbours = record.density_sn / mu, record.averages, mu, record.spectrum.neighbours
+    if record.series is not None:
+        band = float(record.spectrum.frequency_hz[0]), float(record.spectrum.frequency_hz[-1])
+        innovations = whitened_spectrum(record.series, unit_innovations(ready.fine, 0, mode.u), band)
+        ratio, expected = innovations.density, np.ones(innovations.density.size)
+        N, neighbours = np.full(ratio.shape, innovations.averages), innovations.neighbours
     fitted = int(np.sum(np.diag(mode.root @ mode.root.T) < TOLD))
     best = record.experiment.with_values({k: float(v) for k, v in target.fields(0, mode.u).items()}, "fit")
     bound = [p.name for p, u in zip(target.parameters, mode.u, strict=True) if abs(u) > AT_BOUND * p.reach]
@@ -186,8 +200,8 @@ def laplace_fit(ready: Prepared) -> SpectrumFit:
     return SpectrumFit(
         best, tuple(target.names[i] for i in order), values[order], covariance[np.ix_(order, order)],
         {p.name: p.prior for p in target.parameters if p.name != SCALE}, record.spectrum, mu * unit,
-        scale, correlated_p(gamma_normal_scores(ratio, N), record.spectrum.neighbours, fitted),
-        float(np.sum(record.density_sn) / np.sum(mu)), float(np.average(ratio, weights=N)),
-        float(1 / np.sqrt(np.sum(record.tempered))), tuple(bound), float(np.linalg.cond(mode.hessian)), "converged",
-        mode.evaluations, ready,
+        scale, correlated_p(gamma_normal_scores(ratio, N), neighbours, fitted),
+        float(np.sum(ratio * expected) / np.sum(expected)), float(np.average(ratio, weights=N)),
+        float(1 / np.sqrt(np.sum(N if record.series is not None else record.tempered))), tuple(bound),
+        float(np.linalg.cond(mode.hessian)), "converged", mode.evaluations, ready, record.series is not None,
     )  # fmt: skip

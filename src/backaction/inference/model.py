@@ -63,8 +63,8 @@ class Systems:
 class JointProgram:
     """One traced program from u to the matrices of all records, guarded fields, scales and the model error.
 
-    `slots[k]` are the places of A, Q, N, R, C of record k; `guards` the places of fields that ties and spreads make, with
-    their bounds (G, 2). What records share is computed once.
+    `slots[k]` are the places of A, Q, N, R, C of record k, `starts[k]` those of its modes' occupations at the start;
+    `guards` the places of fields that ties and spreads make, with their bounds (G, 2). What records share is computed once.
     """
 
     def __init__(self, parameters: Parameters) -> None:
@@ -91,6 +91,8 @@ class JointProgram:
             outputs += [value for value, _, _ in guards]
             z = parameters.normal_scores(trace.inputs)
             outputs += [parameters.parameters[s.scale].value(z[s.scale]) for s in parameters.sources]
+            starts = [i for s in parameters.sources for i in s.starts.values()]
+            outputs += [parameters.parameters[i].value(z[i]) if isinstance(i, int) else i for i in starts]
             error = parameters.error
             outputs.append(error if isinstance(error, float) else parameters.parameters[error].value(z[error]))
             self.tape = trace.program(outputs)
@@ -101,7 +103,10 @@ class JointProgram:
         self.slots = [places[a:b] for a, b in pairwise(ends)]
         self.guards = places[ends[-1] : ends[-1] + len(guards)]
         self.bounds = np.array([[low, high] for _, low, high in guards]).reshape(-1, 2)
-        self.scales, self.error = places[-1 - len(counts) : -1], int(places[-1])
+        after = ends[-1] + len(guards)
+        self.scales, self.error = places[after : after + len(counts)], int(places[-1])
+        begins = np.cumsum([after + len(counts), *(len(s.starts) for s in parameters.sources)])
+        self.starts = [places[a:b] for a, b in pairwise(begins)]
         self._compare(ends)
 
     def _compare(self, ends: Array) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from backaction.experiment.prior import Prior
 from backaction.experiment.ties import follow_ties
 from backaction.experiment.toml import unit_bounds
 from backaction.inference.campaign import MODEL_ERROR, Campaign
+from backaction.inference.choice import starting
 from backaction.inference.data import Measured
 from backaction.inference.parameter import Parameter
 from backaction.numerics.matrices import Array
@@ -27,12 +28,16 @@ FLOOR_FACTOR = float(np.exp(1.0))
 
 @dataclass(frozen=True, eq=False)
 class Origin:
-    """Where a record's parameters come from: shared or own coordinates by field, spreads, its scale."""
+    """Where a record's parameters come from: shared or own coordinates by field, spreads, its scale.
+
+    `starts` are the occupations of modes at its start: coordinates, or numbers.
+    """
 
     record: Measured
     own: Mapping[str, int]
     spread: Mapping[str, tuple[int, int, int]]
     scale: int
+    starts: Mapping[str, int | float] = field(default_factory=dict)
 
 
 class Parameters:
@@ -79,25 +84,25 @@ class Parameters:
         single = len(c.records) == 1
         own: dict[str, int] = {}
         spread: dict[str, tuple[int, int, int]] = {}
-        for field, prior in {**record.priors, **c.priors}.items():
-            if e.value(field) is None or (field in record.fixed and field not in c.vary and field not in record.priors):
+        for name, prior in {**record.priors, **c.priors}.items():
+            if e.value(name) is None or (name in record.fixed and name not in c.vary and name not in record.priors):
                 continue
-            mine = record.priors.get(field)
-            if mine is None and field in record.fixed:
-                mine = prior.moved(float(e.value(field)))
-            if field in c.vary and not single:
-                width = c.vary[field]
+            mine = record.priors.get(name)
+            if mine is None and name in record.fixed:
+                mine = prior.moved(float(e.value(name)))
+            if name in c.vary and not single:
+                width = c.vary[name]
                 if width is None or (mine is not None and mine != prior):
-                    own[field] = self._index(f"{field}[{record.name}]", mine or prior, e, field)
+                    own[name] = self._index(f"{name}[{record.name}]", mine or prior, e, name)
                     continue
-                centre = self._index(field, prior, e, field)
-                size = self._index(f"{field}:spread", Prior(lower=0.0, upper=None, mean=0.0, sd=width))
-                offset = self._index(f"{field}:offset[{record.name}]", Prior(0.0, 1.0))
-                spread[field] = (centre, size, offset)
+                centre = self._index(name, prior, e, name)
+                size = self._index(f"{name}:spread", Prior(lower=0.0, upper=None, mean=0.0, sd=width))
+                offset = self._index(f"{name}:offset[{record.name}]", Prior(0.0, 1.0))
+                spread[name] = (centre, size, offset)
             elif mine is not None:
-                own[field] = self._index(f"{field}[{record.name}]", mine, e, field)
+                own[name] = self._index(f"{name}[{record.name}]", mine, e, name)
             else:
-                own[field] = self._index(field, prior, e, field)
+                own[name] = self._index(name, prior, e, name)
         k = record.calibration
         several = len({r.calibrated_by or r.name for r in c.records}) > 1
         name = f"{SCALE}[{record.calibrated_by or record.name}]" if several and not single else SCALE
@@ -105,7 +110,13 @@ class Parameters:
         if not k.floor_known:
             level = float(np.median(record.density_sn) / np.median(record.bins().expected(e.system)))
             prior = Prior(median=level, factor=FLOOR_FACTOR)
-        return Origin(record, own, spread, self._index(name, prior))
+        scale = self._index(name, prior)
+        starts: dict[str, int | float] = {}
+        for mode in record.starts:
+            name = f"start.{mode}.occupation" + ("" if single else f"[{record.name}]")
+            found = starting(e, mode, c.likelihood.start)
+            starts[mode] = self._index(name, found) if isinstance(found, Prior) else found
+        return Origin(record, own, spread, scale, starts)
 
     def _mixing(self) -> dict[int, tuple[list[int], Array]]:
         """Rows of the Cholesky factor that correlate normal scores: {index: (indices, weights)}."""

@@ -102,6 +102,7 @@ class Posterior:
                 "passed": self.passed,
                 "tests": [t.document() for t in self.tests],
                 "sampler": {"method": self.draws.method, "status": self.draws.status, **self.draws.facts},
+                "likelihood": self.campaign.likelihoods,
                 "conflict": self.facts["conflict"],
                 "sensitivity": self.facts["sensitivity"],
                 "identifiability": self.facts["identifiability"],

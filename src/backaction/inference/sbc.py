@@ -110,7 +110,7 @@ def rank_statistics(
     """
     if count < 20:
         raise InputError(f"simulation-based calibration: {count} simulations are too few (at least 20)")
-    if campaign.likelihood.kind != "gamma" or campaign.likelihood.model_error != 0.0:
+    if not campaign.likelihood.plain or any(r.series is not None for r in campaign.records):
         raise InputError("simulation-based calibration draws Gamma spectra: use kind = 'gamma' without a model error")
     source = Target(campaign)
     target = source if fitted is None else Target(fitted)

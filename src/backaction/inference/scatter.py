@@ -2,7 +2,9 @@
 
 `gamma`: averaged periodograms are Gamma with N effective averages, y ~ Gamma(N, mu/N); a relative model error e widens
 them to 1/N_e = 1/N + e^2. `thomas2021`: Gaussian with sd = 0.08 y + 0.1 SN, y the measured bin (Methods E; that the two
-parts add up linearly is our reading). Their compiled densities are `numerics.loops.likelihood`.
+parts add up linearly is our reading). Their compiled densities are `numerics.loops.likelihood`. `innovations`: not the bins
+but the samples themselves (`inference.series`), which holds for lines that the record does not resolve. `auto`: that for
+records with such lines, `gamma` for the others (`inference.choice`).
 """
 
 from __future__ import annotations
@@ -12,22 +14,27 @@ from typing import Any
 
 import numpy as np
 
-from backaction.errors import InputError, nearest
+from backaction.errors import InputError
+from backaction.experiment.assumptions import LIKELIHOODS, STARTS, allowed
 from backaction.experiment.prior import Prior
 from backaction.numerics.matrices import Array
 from backaction.records.statistics import gamma_normal_scores
 
-KINDS = ("gamma", "thomas2021")
+KINDS = LIKELIHOODS
 RELATIVE, ABSOLUTE_SN = 0.08, 0.1
 """Thomas 2021, Methods E: the scatter of a bin."""
 
 
 @dataclass(frozen=True)
 class Likelihood:
-    """How bins scatter about the model; see the module's text. `model_error` is a number, or a prior of one."""
+    """How records scatter about the model; see the module's text. `model_error` (of bins) is a number, or a prior of one.
 
-    kind: str = "gamma"
+    `start`: how modes that a record does not resolve start in it (`inference.choice.starting`).
+    """
+
+    kind: str = "auto"
     model_error: float | Prior = 0.0
+    start: str = "free"
 
     def check(self, where: str) -> None:
         """Refuse what is no likelihood.
@@ -37,12 +44,15 @@ class Likelihood:
         InputError
             For another kind, or a model error of a Gaussian.
         """
-        if not self.gamma and self.model_error != 0.0:
+        allowed(f"{where}: [likelihood]", "kind", self.kind, KINDS)
+        allowed(f"{where}: [likelihood]", "start", self.start, STARTS)
+        if self.kind in ("thomas2021", "innovations") and self.model_error != 0.0:
             raise InputError(f"{where}: [likelihood] model_error belongs to kind = 'gamma'")
-        if self.kind not in KINDS:
-            raise InputError(
-                f"{where}: [likelihood] kind = '{self.kind}': must be one of {', '.join(KINDS)}{nearest(self.kind, KINDS)}"
-            )
+
+    @property
+    def plain(self) -> bool:
+        """Whether bins are Gamma distributed by their averages alone."""
+        return self.gamma and self.model_error == 0.0
 
     @property
     def gamma(self) -> bool:

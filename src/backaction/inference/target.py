@@ -129,8 +129,11 @@ class Target:
     def fisher(self, u: Array, prior: bool = True, rough: bool = False) -> Array:
         """Expected information at u in these coordinates: differences of exact gradients for data equal to the model.
 
-        With the prior's identity unless `prior` is False; `rough`: one-sided differences.
+        With the prior's identity unless `prior` is False; `rough`: one-sided differences. Samples have no data that equal
+        the model: with them the observed information, its eigenvalues by magnitude and not below the prior's.
         """
+        if self.likelihood.in_time:
+            return self._observed(u, rough) - (0.0 if prior else np.eye(self.size))
         chosen = self.likelihood.chosen
         counted = [chosen is None or k == chosen for k in range(len(self.campaign.records))]
         models = [np.asarray(m) if own else y for m, y, own in zip(self.models(u), self.data, counted, strict=True)]
@@ -148,6 +151,15 @@ class Target:
             H[i, :], H[:, i] = 0.0, 0.0
             H[i, i] = 1.0 + float(np.sum((special.polygamma(1, N) - 1 / N) * by_u**2))
         return H if prior else H - np.eye(self.size)
+
+    def _observed(self, u: Array, rough: bool) -> Array:
+        """|H| of minus the second derivatives H of the log-posterior, eigenvalues at least 1: a metric for steps uphill."""
+        run = self.evaluator()
+        value, slope = run.gradient(np.asarray(u))
+        if not np.isfinite(value):
+            raise ModelError(f"{self.campaign.name}: the samples have no likelihood at this point")
+        w, U = np.linalg.eigh(run.hessian(np.asarray(u), slope if rough else None))
+        return np.asarray((U * np.maximum(np.abs(w), 1.0)) @ U.T)
 
     def systems(self, plan: int, bare: bool = False) -> Systems:
         """The program of one record's matrices alone; `bare` without technical noise and further modes."""

@@ -112,17 +112,19 @@ def _text(constants: Iterable[ast.stmt], functions: Mapping[str, ast.FunctionDef
 
 
 @functools.cache
-def library(*names: str, n: int | None = None) -> Any:
+def library(*names: str, n: int | None = None, q: int | None = None) -> Any:
     """The functions of one or more modules of `loops` (`program`, `riccati`, ...), compiled together, as a namespace.
 
-    With `n` the number of states is that number: short loops of known length are unrolled by the compiler. (Closures over
-    n would say so without text, but functions that call each other through closures are compiled again in every process.)
+    With `n` the number of states is that number, with `q` that of currents: short loops of known length are unrolled by the
+    compiler. (Closures over n would say so without text, but functions that call each other through closures are compiled
+    again in every process.)
     """
     constants: list[ast.stmt] = []
     functions: dict[str, ast.FunctionDef] = {}
+    sizes = {name: size for name, size in (("n", n), ("q", q)) if size is not None}
     for name in names:
         module = importlib.import_module(f"backaction.numerics.loops.{name}")
-        own, found = _functions(inspect.getsource(module), {} if n is None else {"n": n})
+        own, found = _functions(inspect.getsource(module), sizes)
         if name == "spectrum" and n:  # in the place of the names of the general loops
             made = _functions(unrolled.unrolled_source(n), {})[1]
             own = [c for c in own if not any(isinstance(m, ast.Name) and m.id in made for m in ast.walk(c))]
