@@ -4,7 +4,7 @@ ENV := .venv
 BIN := $(ENV)/bin
 STAMP := $(ENV)/.installed-
 
-.PHONY: demo test test-long lint docs bench clean
+.PHONY: demo test test-long audit lint docs bench clean
 
 demo: $(STAMP)run                    ## simulate a record of thomas2021 and analyse it
 	@mkdir -p demo
@@ -18,6 +18,9 @@ test: $(STAMP)dev                    ## all tests, slow ones included (at most 1
 test-long: $(STAMP)dev               ## the property-based tests with 1000 examples each, 200 simulated campaigns and calibrations
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -n 2
 	$(BIN)/backaction sbc thomas2021_three --count 200
+
+audit: $(STAMP)dev                   ## error rates of verdicts near V = 1, by simulation (hours); its table is docs/background/audit.md
+	PYTHONPATH=tests $(BIN)/python -m support.audit --table docs/background/audit.md
 
 lint: $(STAMP)dev                    ## style, docstrings, types, import layers
 	$(BIN)/ruff check .

@@ -238,7 +238,7 @@ def campaign_of(e, record):
 def test_the_campaign_s_gradient_is_that_of_its_density(rng):
     """Both starts, a gap, a front end: central differences of the value along random directions of the coordinates."""
     for start in ("free", "fitted", "stationary"):
-        e = replace(bead(spread=0.5, width=0.5, occupation=2e3), start=start)
+        e = replace(bead(spread=0.5, width=0.5, occupation=2e3), assumed=Assumptions(start=start))
         record = simulate(e, 0.05, 1e6, 1, front_end_hz=(2e5,)).record
         target = Target(campaign_of(e, replace(record, gaps=((45_000, 45_300),))))
         assert ("start.bead.occupation" in target.names) == (start == "fitted")
@@ -316,7 +316,7 @@ def test_what_is_chosen_and_why():
 def test_words_of_the_analysis_section():
     text = bead().to_toml()
     e = Experiment.from_toml(text.replace("[analysis]", '[analysis]\nlikelihood = "innovations"\nstart = "stationary"'))
-    assert (e.likelihood, e.start) == ("innovations", "stationary")
+    assert (e.assumed.likelihood, e.assumed.start) == ("innovations", "stationary")
     assert Experiment.from_toml(e.to_toml()) == e
     with pytest.raises(InputError, match=r"\[analysis\] likelihood = 'inovations'.*innovations"):
         Experiment.from_toml(text.replace("[analysis]", '[analysis]\nlikelihood = "inovations"'))

@@ -30,7 +30,7 @@ import numpy as np
 from backaction import Experiment, analyze
 from backaction.elements.technical_noise import TechnicalNoise
 from backaction.errors import BackactionError
-from backaction.experiment import results
+from backaction.experiment import results, toml
 from backaction.experiment.prior import Prior
 from backaction.records.record import Record
 from backaction.states import entanglement
@@ -225,9 +225,11 @@ def before(truth, element, name):
 
 
 def _gaps(y, rng):
-    y = y.copy()
-    for start in rng.integers(0, y.size - 5000, y.size // 50_000):
-        y[start : start + 5000] = np.nan
+    """Two gaps of 5 % each."""
+    y, length = y.copy(), y.size // 20
+    for k in range(2):
+        start = int(rng.integers(k * y.size // 2, (k + 1) * y.size // 2 - length))
+        y[start : start + length] = np.nan
     return y
 
 
@@ -256,7 +258,6 @@ def _bent(y):
     return np.std(y) * (x - 0.01 * x**3)
 
 
-RESOLVED = {"kind": "line"}
 FAULTS = {
     "efficiency +5 %": dict(bias={"detector.efficiency": 0.05}),
     "efficiency -5 %": dict(bias={"detector.efficiency": -0.05}),
@@ -264,13 +265,13 @@ FAULTS = {
     "phase -5 deg": dict(bias={"phase.angle_deg": -5.0}, absolute=True),
     **{f"shot record {x:+.0f} %": dict(shot=1 + x / 100) for x in (-10, -5, -3, 3, 5, 10)},
     **{f"white excess {x:g} SN": dict(truth={"detector.excess_noise_sn": x}) for x in (0.05, 0.1, 0.15, 0.2, 0.3)},
-    "line of 500 Hz at the detector": dict(system=lambda t: before(t, laser(1.42e6, 500.0, 1.0), "detector")),
+    "line of 500 Hz at the detector": dict(system=lambda t: before(t, laser(1.42e6, 500.0, 3.0), "detector")),
     "laser noise that drives": dict(system=lambda t: before(t, laser(1.362e6, 3e3, 1.0), "membrane")),
     "neighbouring mechanical mode": dict(neighbour=True),
     "dynamical broadband noise": dict(dynamical=True),
-    "Larmor drift 2 kHz": dict(drift=("spin.larmor_offset_hz", 2e3)),
-    "mechanical drift 1 kHz": dict(drift=("membrane.mechanical_hz", 1e3)),
-    "spin number drift 20 %": dict(drift=("spin.readout_rate_hz", 4e3)),
+    "Larmor drift 5 kHz": dict(drift=("spin.larmor_hz", 5e3)),
+    "mechanical drift 3 kHz": dict(drift=("membrane.mechanical_hz", 3e3)),
+    "spin number drift 30 %": dict(drift=("spin.readout_rate_hz", 6e3)),
     "local oscillator drift 5 %": dict(then=lambda y, rng: y * np.linspace(0.975, 1.025, y.size) ** 0.5),
     "clipping of 1 %": dict(then=lambda y, rng: _clipped(y)),
     "glitches": dict(then=_glitches),
@@ -299,27 +300,15 @@ def faults(seed, duration_s):
             {"name": "second", "mechanical_hz": 1.40e6, "mechanical_linewidth_hz": 2e-3, "coupling_hz": 1.5e4,
              "bath_occupation": 1.7e5}
         ]  # fmt: skip
-        from backaction.experiment import toml
-
         source = Experiment.from_toml(toml.write(table))
     if plan.get("dynamical"):
-        source = truth.with_values({"spin.broadband_noise_sn": None}) if False else _dynamical(truth)
+        source = _dynamical(truth)
     if "drift" in plan:
-        path, change = plan["drift"]
-        if path not in truth.fields():
-            truth = truth.resolved() if path == "spin.larmor_offset_hz" else truth
-        y = _drift_of(truth, path, change, duration_s, rng)
+        y = drifting(truth.resolved(), *plan["drift"], duration_s, rng)
     else:
         y = synthesised(source.system, duration_s, rng)
     y = plan["then"](y, rng) if "then" in plan else y
     return Case(truth, experiment, y, name, bias, plan.get("shot", 1.0))
-
-
-def _drift_of(truth, path, change, duration_s, rng):
-    if path.startswith("spin.larmor"):
-        path = "spin.larmor_hz"
-        truth = truth.resolved()
-    return drifting(truth, path, change, duration_s, rng)
 
 
 def _dynamical(truth):
@@ -331,8 +320,6 @@ def _dynamical(truth):
     spin["broadband_linewidth_hz"] = width
     # S_bb = 2 Gamma_bb (n + 1/2)/(width/2) in units of vacuum 1/2, so that the density on resonance is the white one's
     spin["broadband_readout_rate_hz"] = noise * width / (8 * (truth.value("spin.occupation") + 0.5))
-    from backaction.experiment import toml
-
     return Experiment.from_toml(toml.write(table))
 
 
