@@ -88,7 +88,7 @@ def test_floor_that_the_record_allows(clean):
 
 
 def test_hybrid_record_without_its_lines_is_found_out():
-    found = analyze(Experiment.from_toml(HYBRID_BARE), *records("hybrid"))
+    found = analyze(Experiment.from_toml(HYBRID_BARE), *records("hybrid"), quick=True)
     assert found.exit_code == 4
     assert found.entangled is None
     assert found.verdict.startswith("verdict withheld")
@@ -99,7 +99,7 @@ def test_hybrid_record_without_its_lines_is_found_out():
 
 
 def test_hybrid_record_with_its_lines_passes():
-    found = analyze(Experiment.from_toml(HYBRID), *records("hybrid"))
+    found = analyze(Experiment.from_toml(HYBRID), *records("hybrid"), quick=True)
     assert found.passed, [t.sentence for t in found.tests if not t.passed]
     assert found.exit_code == 0
     assert found.warnings == ()
@@ -149,7 +149,7 @@ def test_wrong_model_is_withheld(thomas):
     strong = thomas.with_values({"membrane.coupling_hz": 1.4e5})
     made = simulate(strong, 0.05, 1e7, 1)
     fixed = Experiment(thomas.elements, thomas.modes, band_hz=thomas.band_hz, name="fixed")
-    found = analyze(fixed, made.record, reference("shot", fixed, 0.05, 1e7, 1))
+    found = analyze(fixed, made.record, reference("shot", fixed, 0.05, 1e7, 1), quick=True)
     assert found.exit_code == 4
     assert found.entangled is None
 

@@ -142,7 +142,7 @@ def test_simulate_track_round_trip(capsys, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_analyze_from_the_command_line(tmp_path):
     assert run("simulate", "thomas2021", "-o", "r.h5", "--duration", "0.1", "--shot", "s.h5", cwd=tmp_path)[0] == 0
-    code, out, err = run("analyze", "thomas2021", "r.h5", "--shot", "s.h5", "--json", cwd=tmp_path)
+    code, out, err = run("analyze", "thomas2021", "r.h5", "--shot", "s.h5", "--quick", "--json", cwd=tmp_path)
     document = json.loads(out)
     jsonschema.validate(document, schema("analyze"))
     assert code == (0 if document["passed"] else 4)

@@ -168,7 +168,7 @@ def test_excess_noise_that_the_model_lacks_is_what_the_floor_allows(thomas):
     noisy = thomas.with_values({"detector.electronic_noise_sn": 0.3032126167})
     made = simulate(noisy, 0.2, 1e7, seed=5)
     shot = reference("shot", thomas, 0.2, 1e7, seed=6)
-    found = analyze(thomas, made.record, shot)
+    found = analyze(thomas, made.record, shot, quick=True)
     floor = found.quantum["measured_floor"]
     assert abs(floor["excess_sn"] - 0.3032) < 0.02
     assert 0.02 < floor["excess_sd_sn"] < 0.1
@@ -249,7 +249,7 @@ def test_track_of_a_record_that_the_model_does_not_fit_exits_4(capsys, tmp_path,
 def test_exchanged_record_and_shot_are_pointed_out(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     call(capsys, "simulate", "thomas2021", "-o", "r.h5", "--duration", "20 ms", "--shot", "s.h5")
-    code, _, err = call(capsys, "analyze", "thomas2021", "s.h5", "--shot", "r.h5")
+    code, _, err = call(capsys, "analyze", "thomas2021", "s.h5", "--shot", "r.h5", "--quick")
     assert code in (3, 4)  # no parameters make this model look like that record; the reason offered is the likely one
     assert "were they exchanged?" in err
 

@@ -21,7 +21,7 @@ FLAGS = [
 def test_report_page_in_chromium(thomas, tmp_path):
     """The page renders its verdict, tables and four pictures, without a network and without script errors."""
     made = simulate(thomas, 0.05, 1e7, seed=1)
-    found = analyze(thomas, made.record, reference("shot", thomas, 0.05, 1e7, seed=2))
+    found = analyze(thomas, made.record, reference("shot", thomas, 0.05, 1e7, seed=2), quick=True)
     page = report.write_report(found, tmp_path / "report") / "index.html"
     common = [CHROMIUM, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}"]
     done = subprocess.run(

@@ -220,7 +220,7 @@ def innovation_checks(
 ) -> list[Check]:
     """Variance against prediction, whiteness over the whole spectrum, flatness within the band, steadiness in time.
 
-    With `fitted` the errors of the fitted parameters are allowed for (docs, numerics): the steady filter whitens S(theta),
+    With `fitted` the errors of the fitted parameters are allowed for (docs, derivations): the steady filter whitens S(theta),
     so that v - 1 = mean(eps) - g.dtheta with eps = I/S - 1 and g the mean slope of ln S over all frequencies,
 
         Var v = 2/N + g^T C g - 2 (N_b/N') g^T C g_b
