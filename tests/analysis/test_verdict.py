@@ -37,21 +37,27 @@ def changed(key, **values):
 
 def test_all_conditions_are_needed():
     """P(V >= 1) <= 1e-3, the larger of model and floor below 1, 3 sd from separable, and every check."""
-    passed, failed = [Check(n, n == "a", 0.0, None, "") for n in ("a", "b")]
+    passed, failed = Check("prediction and retrodiction", True, 0.0, 0.5, ""), Check("b", False, 0.0, None, "")
     words, entangled = verdict_of(GOOD, [passed])
     assert entangled is True
-    assert "the measured floor allows 0.82" in words
+    assert "0.820 by the measured floor (0.800 +- 0.020 by the model)" in words
     assert "9.0 sd away" in words
     assert "linearity not checked" in words
     assert "linearity" not in verdict_of(GOOD, [passed], linear=True)[0]
     for found in (
         changed("epr_variance", probability_above_1=2e-3),
         changed("measured_floor", epr_variance=1.01),
+        changed("measured_floor", epr_variance=0.95),  # less than 3.1 of the model's sd below 1
         changed("separable", distance_sd=2.9),
+        changed("separable", distance_sd=float("nan"), status="not known: the search failed"),
+        changed("epr_variance", chosen_by="this record"),
     ):
         words, entangled = verdict_of(found, [passed])
         assert entangled is False
         assert words.startswith("entanglement not witnessed")
+    words, entangled = verdict_of(GOOD, [])
+    assert entangled is None
+    assert "could not be compared" in words
     words, entangled = verdict_of(GOOD, [passed, failed])
     assert entangled is None
     assert "withheld: 1 of 2 checks failed (b)" in words
@@ -91,6 +97,40 @@ def test_error_of_the_innovations_variance_with_fitted_parameters(thomas, durati
     mean, band = np.mean(g, axis=0), np.mean(g * inside[:, None], axis=0)
     sd = np.sqrt(2 / golden["samples"] + mean @ C @ (mean - 2 * band))
     assert_allclose(sd, golden["sd_with_fitted_parameters"], rtol=0.03)
+
+
+def test_unknown_errors_are_no_agreement():
+    """NaN is not passed, in any check."""
+    from backaction.analysis.floor import floor_check
+    from backaction.records.statistics import normal_p
+
+    assert np.isnan(normal_p(float("nan")))
+    found = {"measured_floor": {"model": 0.7, "epr_variance": 0.95, "difference_sd": float("nan")}}
+    assert not floor_check(found).passed
+
+
+def test_log_normal_calibrations_are_calibrations(thomas):
+    """The same errors as normal and as log-normal priors: the same excess, floor and pair (0.25 SN of white excess)."""
+    from dataclasses import replace
+
+    from backaction import Prior
+    from backaction.analysis.floor import MeasuredFloor
+    from backaction.records.record import Record
+
+    noisy = thomas.with_values({"detector.excess_noise_sn": 0.25})
+    found = []
+    for kind in ("normal", "log-normal"):
+        priors = {
+            n: p if kind == "normal" or p.mean <= 0 or n.startswith(("phase", "detector.angle"))
+            else Prior(median=p.mean, factor=float(np.exp(p.sd / p.mean)))
+            for n, p in thomas.priors.items()
+        }  # fmt: skip
+        measured = replace(simulated("r", noisy, (1.25e6, 1.49e6), 0.05, 3, scale_sd=0.01), experiment=thomas)
+        fit = laplace_fit(prepare(Campaign("r", (measured,), priors)))
+        found.append(MeasuredFloor(fit, Record(np.zeros(16), 1e7), 0.85, 34.0).document())
+    for key, tolerance in (("excess_sn", 0.02), ("epr_variance", 0.01), ("difference_sd", 0.01)):
+        assert abs(found[0][key] - found[1][key]) < tolerance, key
+    assert 0.15 < found[0]["excess_sn"] < 0.35
 
 
 def test_glitches_and_clipping_are_not_gaussian():

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from backaction import Prior
 from backaction.inference.maximum import Maximum
+from backaction.inference.parameter import Parameter
 from backaction.inference.separable import nearest_separable
 
 
@@ -15,8 +17,9 @@ def problem(log_density, slope, u, H):
     run = SimpleNamespace(gradient=lambda x: (log_density(x), slope(x)))
     size = len(u)
     target = SimpleNamespace(
-        size=size, evaluator=lambda: run, labels=lambda: [f"p{i}" for i in range(size)], mixing=lambda: np.eye(size)
-    )
+        size=size, evaluator=lambda: run, labels=lambda: [f"p{i}" for i in range(size)], mixing=lambda: np.eye(size),
+        parameters=[Parameter(f"p{i}", Prior(0.0, 1.0)) for i in range(size)], values=lambda u: u,
+    )  # fmt: skip
     return target, Maximum(u, log_density(u), np.linalg.inv(np.linalg.cholesky(H)).T, H, 1)
 
 
@@ -63,7 +66,10 @@ def test_a_separable_fit_is_at_no_distance_and_nothing_found_is_said():
     blind = nearest_separable(target, mode, lambda x: -1 + 0 * x[:, 0], "PPT")
     assert np.isinf(blind.distance_sd)
     assert "no parameter" in blind.status
-    nowhere = nearest_separable(
-        target, mode, lambda x: np.where(np.abs(x[:, 0]) < 1e-3, 1e-6 * x[:, 0] - 1, np.nan), "PPT"
-    )
-    assert "none found" in nowhere.status
+    far = nearest_separable(target, mode, lambda x: 1e-3 * x[:, 0] - 1, "PPT")
+    assert "more than 40 sd" in far.status
+    failed = nearest_separable(target, mode, lambda x: -1 / (1 + np.exp(3 * x[:, 0])), "PPT")  # never reaches 0
+    assert np.isnan(failed.distance_sd)
+    assert "failed" in failed.status
+    blind = nearest_separable(target, mode, lambda x: np.full(len(x), np.nan), "PPT")
+    assert np.isnan(blind.distance_sd)

@@ -43,6 +43,8 @@ FAR_SD = 2.5
 """Pulls beyond so many prior sd are named."""
 LINEARITY = "linearity"
 """The calibration that says whether the detector is linear."""
+EFFECTIVE = 1500
+"""Effective draws of importance sampling below which a probability of 1e-3 cannot be told."""
 MEMORIES = 100
 """Prediction and retrodiction are compared where the record holds so many memory times of the filter."""
 
@@ -200,8 +202,9 @@ def _sampled(fit: SpectrumFit, quick: bool, progress: Progress | None) -> Poster
     """The posterior by NUTS, or with `quick` by importance sampling where that may be used."""
     say, campaign = progress or quiet, fit.prepared.fine.campaign
     found = inference.infer(campaign, "importance" if quick else "nuts", progress=progress, ready=fit.prepared)
-    if quick and found.draws.status != "converged":
-        say(f"importance sampling {found.draws.status.split(';')[0]}: sampling", None)
+    few = found.draws.facts.get("effective_draws", EFFECTIVE) < EFFECTIVE
+    if quick and (found.draws.status != "converged" or few):
+        say("importance sampling: too few effective draws, sampling", None)
         found = inference.infer(campaign, "nuts", progress=progress, ready=fit.prepared)
     return found
 

@@ -20,10 +20,10 @@ import numpy as np
 
 from backaction.inference.fit import SpectrumFit
 from backaction.inference.parameter import Parameter
-from backaction.inference.target import SCALE
+from backaction.inference.target import Target
 from backaction.numerics.matrices import Array
 from backaction.records.record import Record
-from backaction.records.statistics import LEVEL, Check, normal_p
+from backaction.records.statistics import Check, normal_p
 from backaction.states import entanglement
 from backaction.systems.sampled import discretise, steady_filter
 
@@ -31,18 +31,22 @@ SIDES = 0.15
 """Part of the band on either side that tells the floor."""
 WHERE = ("larmor", "mechanical_hz", "frequency_hz", "center_hz")
 """Fields that say where lines are: not calibrations of a floor."""
+SHARE = 1e-3
+"""Share of right models in which the two may differ by more: 3.3 sd."""
 STEP, STEP_SN = 1e-3, 0.01
 """Steps of differences: in u, and in excess noise."""
 
 
 def uncalibrated(parameters: Sequence[Parameter]) -> Array:
-    """Which parameters only this record tells: where lines lie, and what has no normal prior but the scale."""
-    return np.array(
-        [
-            p.name != SCALE and (p.prior.mean is None or any(w in p.name.rpartition(".")[2] for w in WHERE))
-            for p in parameters
-        ]
-    )
+    """Which parameters only this record tells: where lines lie, and what has a range for a prior."""
+    return np.array([not p.calibrated or any(w in p.name.rpartition(".")[2] for w in WHERE) for p in parameters])
+
+
+def placed(target: Target, u: Array, fixed: Array, others: Array) -> Array:
+    """Coordinates whose normal scores are those of u where `fixed`, and `others` (..., P) elsewhere."""
+    M = target.mixing()
+    z = np.where(fixed, M @ u, others)
+    return np.asarray(np.linalg.solve(M, z[..., None])[..., 0])
 
 
 class MeasuredFloor:
@@ -52,19 +56,18 @@ class MeasuredFloor:
         self._fit, self._record, self._pair = fit, record, (weight, angle_deg)
         self._target, self._mode = fit.prepared.target, fit.prepared.mode
         self._fixed = uncalibrated(self._target.parameters)
-        self._start = np.where(self._fixed, self._mode.u, 0.0)
+        self._start = placed(self._target, self._mode.u, self._fixed, np.zeros(self._target.size))
         f = fit.spectrum.frequency_hz
         edge = SIDES * (f[-1] - f[0])
         self._sides = (f < f[0] + edge) | (f > f[-1] - edge)
 
     def document(self) -> dict[str, float]:
         """Excess with its error, EPR variances of floor and model, and the error of their difference, as plain data."""
-        f = self._fit.spectrum.frequency_hz[self._sides]
         measured = self._fit.prepared.fine.campaign.records[0].density_sn[self._sides]
-        centre = self._level(self._start[None], f)[0]
+        centre = self._level(self._start[None])[0]
         excess = float(np.mean(measured - centre))
-        slope = self._slopes(lambda u: self._level(u, f[:: max(1, f.size // 200)]).mean(axis=1), self._start)
-        statistics = float(np.mean(centre**2) / (np.mean(self._fit.spectrum.averages) * f.size))
+        slope = self._slopes(lambda u: self._level(u).mean(axis=1), self._start)
+        statistics = float(np.mean(centre**2) / (np.mean(self._fit.spectrum.averages) * centre.size))
         sd = float(np.sqrt(statistics + slope @ slope))
         allowed = self._with_excess(excess)
         rise = (self._with_excess(excess + STEP_SN) - allowed) / STEP_SN if excess > 0 else 0.0
@@ -80,11 +83,9 @@ class MeasuredFloor:
             "difference_sd": self._difference_sd(slope, statistics, rise),
         }
 
-    def _level(self, u: Array, f: Array) -> Array:
-        """Expected density (SN of the calibration) at points u (k, P), shape (k, F)."""
-        scale = self._target.values(u)[:, self._target.names.index(SCALE)]
-        S = discretise(self._target.experiment(0, u).system, *self._record.digitiser).spectrum(f)
-        return np.asarray(S * scale[:, None])
+    def _level(self, u: Array) -> Array:
+        """Expected bins beside the lines (SN of the calibration) at points u (k, P), shape (k, F)."""
+        return np.asarray(self._fit.prepared.fine.models(u)[0][:, self._sides])
 
     def _slopes(self, of: Callable[[Array], Array], u: Array) -> Array:
         """Derivatives by all calibrations; 0 for what is none."""
@@ -106,7 +107,7 @@ class MeasuredFloor:
         systems = self._target.systems(0)
         g = self._slopes(lambda u: entanglement.epr_variance(systems.conditional(u), *self._pair), self._mode.u)
         variance = difference_variance(self._mode.hessian - np.eye(g.size), g, h, c, statistics)
-        return float(np.sqrt(max(variance, 0.0)))
+        return float(np.sqrt(variance)) if variance > 0 else float("nan")
 
 
 def difference_variance(F: Array, g: Array, h: Array, c: float, statistics: float) -> float:
@@ -119,11 +120,12 @@ def floor_check(quantum: dict[str, Any]) -> Check:
     """Whether the model's V and that of the measured floor agree within the error of their difference."""
     found = quantum["measured_floor"]
     difference = found["model"] - found["epr_variance"]
-    z = difference / found["difference_sd"] if found["difference_sd"] > 0 else 0.0
+    z = difference / found["difference_sd"]
     p = normal_p(z)
-    words = "agree" if p >= LEVEL else "DISAGREE"
+    words = "agree" if p >= SHARE else "DISAGREE"
     return Check(
-        "measured floor", p >= LEVEL, z, p,
+        "measured floor", p >= SHARE, z, p,
         f"the model and the measured floor {words} on the EPR variance ({found['model']:.3f} and "
         f"{found['epr_variance']:.3f}, difference {difference:+.3f} +- {found['difference_sd']:.3f})",
+        SHARE,
     )  # fmt: skip

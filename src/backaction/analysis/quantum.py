@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from backaction.analysis import technical_noise
-from backaction.analysis.floor import MeasuredFloor, uncalibrated
+from backaction.analysis.floor import MeasuredFloor, placed, uncalibrated
+from backaction.errors import ModelError
 from backaction.experiment.describe import state_document
 from backaction.experiment.experiment import Experiment
 from backaction.experiment.results import gaussian_state
@@ -16,6 +17,7 @@ from backaction.inference.fit import SpectrumFit
 from backaction.inference.model import Systems
 from backaction.inference.posterior import Posterior
 from backaction.inference.separable import Separable, nearest_separable
+from backaction.inference.target import Target
 from backaction.numerics.matrices import Array
 from backaction.records.record import Record
 from backaction.states import entanglement
@@ -23,6 +25,8 @@ from backaction.states.gaussian import GaussianState
 from backaction.states.measures import describe_state
 from backaction.tracking.tracks import Track
 
+PREDICTED, OWN = "the priors' prediction", "this record"
+"""Who chose a pair; the second is no witness."""
 PRIOR_DRAWS = 400
 """Draws of the priors whose mean covariance predicts the pair (a, angle)."""
 
@@ -36,19 +40,25 @@ class Pair:
     chosen_by: str
 
 
-def witness_pair(experiment: Experiment, systems: Systems, u: Array, moved: Array) -> Pair:
+def witness_pair(experiment: Experiment, target: Target, systems: Systems, u: Array) -> Pair:
     """The declared pair, or the one that minimises the EPR variance of the mean covariance over the priors.
 
-    What is no calibration (`moved` coordinates: where the lines lie, what has no normal prior) is taken from the fit `u`:
-    the former a record tells to a small part of a width, of the latter there is no prediction. All else is the priors'.
+    What is no calibration (where the lines lie, what has no prior but a range) is taken from the fit `u`: the former a
+    record tells to a small part of a width, of the latter there is no prediction. All else is the priors': their draws, or
+    where most of these have no state their centre.
     """
     if experiment.assumed.epr is not None:
         return Pair(*experiment.assumed.epr, "declared")
-    drawn = np.random.default_rng(0).standard_normal((PRIOR_DRAWS, u.size))
-    V = systems.conditional(np.where(moved, u, drawn))
-    good = np.all(np.isfinite(V), axis=(-2, -1))
-    mean = entanglement.epr(np.mean(V[good], axis=0) if np.any(good) else systems.conditional(u[None])[0])
-    return Pair(float(mean.weight), float(mean.angle_deg), "the priors' prediction")
+    fixed = uncalibrated(target.parameters)
+    drawn = np.random.default_rng(0).standard_normal((PRIOR_DRAWS, u.size)) @ target.mixing().T
+    for others, least in ((drawn, PRIOR_DRAWS / 2), (np.zeros((1, u.size)), 1)):
+        V = systems.conditional(placed(target, u, fixed, others))
+        good = np.all(np.isfinite(V), axis=(-2, -1))
+        if np.sum(good) >= least:
+            mean = entanglement.epr(np.mean(V[good], axis=0))
+            return Pair(float(mean.weight), float(mean.angle_deg), PREDICTED)
+    mean = entanglement.epr(systems.conditional(u[None])[0])
+    return Pair(float(mean.weight), float(mean.angle_deg), OWN)
 
 
 def quantum_states(fit: SpectrumFit, posterior: Posterior, record: Record, followed: Track) -> dict[str, Any]:
@@ -70,18 +80,22 @@ def quantum_states(fit: SpectrumFit, posterior: Posterior, record: Record, follo
     target = posterior.target
     systems = target.systems(0)
     V = systems.conditional(posterior.draws.flat)
-    V = V[np.all(np.isfinite(V), axis=(-2, -1))]
-    chosen = witness_pair(best, systems, posterior.ready.mode.u, uncalibrated(target.parameters))
+    good = np.all(np.isfinite(V), axis=(-2, -1))
+    if not np.any(good):
+        raise ModelError(f"{best.name}: no draw of the posterior has a conditional state")
+    lost = 1 - float(np.mean(good))  # draws without a state count as V >= 1
+    V = V[good]
+    chosen = witness_pair(best, target, systems, posterior.ready.mode.u)
     own = entanglement.epr(np.mean(V, axis=0))
     continuous = gaussian_state(best)
     for key, p in (
         ("epr_variance", chosen),
-        ("epr_posterior", Pair(float(own.weight), float(own.angle_deg), "this record")),
+        ("epr_posterior", Pair(float(own.weight), float(own.angle_deg), OWN)),
     ):
         # the sampled filter's variance moves with the parameters as the continuous one does
         ab = p.weight, p.angle_deg
         at = [float(entanglement.epr_variance(x, *ab)) for x in (sampled.covariance, continuous.covariance)]
-        out[key] = _spread(entanglement.epr_variance(V, *ab) * at[0] / at[1]) | {
+        out[key] = _spread(entanglement.epr_variance(V, *ab) * at[0] / at[1], lost, _effective(posterior)) | {
             "best_fit": at[0],
             "continuous_limit": at[1],
             "weight": p.weight,
@@ -119,13 +133,26 @@ def _occupations(posterior: Posterior, states: dict[str, Any]) -> dict[str, dict
     return out
 
 
-def _spread(values: Array) -> dict[str, float]:
-    """Mean, sd and quantiles of the EPR variance; P(V >= 1) is the larger of the draws' share and of a normal tail."""
+def _effective(posterior: Posterior) -> float:
+    """Effective draws: what they can tell of a tail."""
+    facts, u = posterior.draws.facts, posterior.draws.u
+    if "effective_draws" in facts:
+        return float(facts["effective_draws"])
+    return float(min(s["ess_tail"] for s in posterior.summary.values())) if u.shape[0] > 1 else float(u.shape[1])
+
+
+def _spread(values: Array, lost: float, effective: float) -> dict[str, float]:
+    """Mean, sd and quantiles of the EPR variance, and P(V >= 1).
+
+    That is the larger of a normal tail and of the draws' share: k among n effective ones show no less than (k + 1)/(n + 1).
+    """
     from scipy import special
 
     mean, sd = float(np.mean(values)), float(np.std(values))
     low, middle, high = np.quantile(values, [0.05, 0.5, 0.95]).tolist()
-    above = max(float(np.mean(values >= 1)), float(special.ndtr((mean - 1) / sd)) if sd > 0 else float(mean >= 1))
+    share = float(np.mean(values >= 1)) * (1 - lost) + lost
+    tail = float(special.ndtr((mean - 1) / sd)) if sd > 0 else float(mean >= 1)
+    above = min(1.0, max((share * effective + 1) / (effective + 1), tail))
     return {
         "value": mean, "mean": mean, "sd": sd, "q05": low, "q50": middle, "q95": high,
         "probability_below_1": 1 - above, "probability_above_1": above, "draws": int(values.size),

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from backaction.analysis.quantum import OWN
 from backaction.inference.fit import SpectrumFit
-from backaction.records.statistics import LEVEL, Check, chi_square_p, words
+from backaction.records.statistics import LEVEL, Check, chi_square_p, normal_p, words
 from backaction.records.taken import Taken
 from backaction.systems.sampled import discretise
 
@@ -82,9 +83,9 @@ def floor_warnings(found: Taken, fit: SpectrumFit) -> list[str]:
 def verdict_of(quantum: dict[str, Any], tests: list[Check], linear: bool = False) -> tuple[str, bool | None]:
     """The verdict in words, and whether it says entangled (None where it is withheld).
 
-    "Entangled" needs all checks passed, P(V >= 1) <= 1e-3 at a pair (a, angle) that this record did not choose, the larger
-    of the model's V and the measured floor's below 1, and the nearest separable model at least 3 sd away. `linear` says
-    whether a calibration of the detector's linearity was given.
+    "Entangled" needs all checks made and passed, P(V >= 1) <= 1e-3 at a pair (a, angle) that this record did not choose,
+    also about the larger of the model's V and the measured floor's, and the nearest separable model at least 3 sd away.
+    `linear` says whether a calibration of the detector's linearity was given.
     """
     failed = [t.name for t in tests if not t.passed]
     if failed:
@@ -101,27 +102,31 @@ def verdict_of(quantum: dict[str, Any], tests: list[Check], linear: bool = False
     e, nu, floor, separable = (quantum[k] for k in ("epr_variance", "ppt", "measured_floor", "separable"))
     digits = max(2, min(4, 1 - int(np.floor(np.log10(max(e["sd"], 1e-4))))))
     number = f"EPR variance {e['value']:.{digits}f} +- {e['sd']:.{digits}f}"
+    larger = max(e["value"], floor["epr_variance"])
+    if larger > e["value"]:
+        model = number.removeprefix("EPR variance ")
+        number = f"EPR variance {larger:.{digits}f} by the measured floor ({model} by the model)"
     fixed = f"at a = {e['weight']:.3f}, angle {e['angle_deg']:.1f} deg ({e['chosen_by']})"
-    larger = (
-        f"; the measured floor allows {floor['epr_variance']:.{digits}f}" if floor["epr_variance"] > e["value"] else ""
-    )
-    distance = f"the nearest separable model ({separable['kind']}) is {_distance(separable)} away"
-    beside = f"; {distance}" if separable["distance_sd"] > 0 else ""
+    beside = "" if separable["distance_sd"] == 0 else f"; {_distance(separable)}"
     unchecked = "" if linear else "; detector linearity not checked"
-    if e["probability_above_1"] <= SURE and floor["epr_variance"] < 1 and separable["distance_sd"] >= DISTANCE_SD:
-        return (
-            f"entanglement witnessed: {number} < 1 {fixed}{larger}; {distance}; given the calibrated scale{unchecked}",
-            True,
-        )
+    if not any(t.name == "prediction and retrodiction" for t in tests):
+        why = "prediction and retrodiction could not be compared (too short a record, or no later sample tells of the state)"
+        return f"verdict withheld: {why}; {number} {fixed}{beside}", None
+    above = max(e["probability_above_1"], normal_p((1 - larger) / e["sd"]) / 2 if larger < 1 and e["sd"] > 0 else 1.0)
+    if above <= SURE and e["chosen_by"] != OWN and separable["distance_sd"] >= DISTANCE_SD:
+        return f"entanglement witnessed: {number} < 1 {fixed}{beside}; given the calibrated scale{unchecked}", True
     return (
-        f"entanglement not witnessed: {number} {fixed}{larger}; P(V < 1) = {e['probability_below_1']:.{_nines(e)}f}, "
+        f"entanglement not witnessed: {number} {fixed}; P(V < 1) = {e['probability_below_1']:.{_nines(e)}f}, "
         f"PPT eigenvalue {nu['value']:.3f} +- {nu['sd']:.3f} (entangled below 1/2){beside}{unchecked}",
         False,
     )
 
 
 def _distance(separable: dict[str, Any]) -> str:
-    return f"{separable['distance_sd']:.1f} sd" if separable["status"] == "nearest" else separable["status"]
+    """The nearest separable model in words."""
+    if separable["status"] != "nearest":
+        return f"nearest separable model ({separable['kind']}): {separable['status']}"
+    return f"the nearest separable model ({separable['kind']}) is {separable['distance_sd']:.1f} sd away"
 
 
 def _nines(e: dict[str, Any]) -> int:

@@ -84,20 +84,33 @@ class Conflict:
 def conflict(target: Target, mode: Maximum, draws: Draws) -> Conflict:
     """Data against priors: means of the draws, variances of the exact Hessian at the maximum.
 
-    1 - C is a small difference where the data say little: from a few thousand draws it would be noise.
+    1 - C is a small difference where the data say little: from a few thousand draws it would be noise. Only calibrations
+    are looked at (normal and log-normal priors), correlated ones by their own scores z = M u; a half-normal prior is
+    contradicted by too much, not by nothing; deviations from a heavy-tailed prior count in its stated sd.
     """
-    m = np.mean(draws.flat, axis=0)
-    labels = target.labels()
+    from scipy.linalg import eigh
+
+    M, labels = target.mixing(), target.labels()
     C = mode.root @ mode.root.T
-    M = target.mixing()  # normal scores z = M u of the parameters, also where calibrations are correlated
-    room = 1 - np.diag(M @ C @ M.T)
-    pulls = {n: float(x / np.sqrt(r)) if r > TOLD else 0.0 for n, x, r in zip(labels, M @ m, room, strict=True)}
-    errors = _errors_of_means(draws.u @ M.T, draws.facts) / np.sqrt(np.maximum(room, TOLD))
-    w, U = np.linalg.eigh(np.eye(target.size) - C)
+    z = draws.u @ M.T
+    values, slopes = target.values(draws.u), np.diag(target.slopes(mode.u))
+    m, size = np.mean(z, axis=(0, 1)), np.ones(target.size)
+    for i, p in enumerate(target.parameters):
+        if p.heavy_tailed and p.prior.sd is not None:
+            m[i], size[i] = np.mean(p.deviation(values[..., i], z[..., i])), slopes[i] / p.prior.sd
+        m[i] = max(m[i], 0.0) if p.one_sided else m[i]
+    posterior = size[:, None] * (M @ C @ M.T) * size
+    of = np.array([p.calibrated for p in target.parameters])
+    room = np.where(of, 1 - np.diag(posterior), 0.0)
+    pulls = {n: float(x / np.sqrt(r)) if r > TOLD else 0.0 for n, x, r in zip(labels, m, room, strict=True)}
+    errors = _errors_of_means(z, draws.facts) * size / np.sqrt(np.maximum(room, TOLD))
+    prior = (M @ M.T)[np.ix_(of, of)]
+    w, V = eigh(prior - posterior[np.ix_(of, of)], prior) if np.any(of) else (np.zeros(0), np.zeros((0, 0)))
     kept = w > TOLD
-    return Conflict(
-        pulls, dict(zip(labels, errors.tolist(), strict=True)), (U.T @ m)[kept] / np.sqrt(w[kept]), U.T[kept]
-    )
+    directions = np.zeros((int(np.sum(kept)), target.size))
+    directions[:, of] = (V / np.linalg.norm(V, axis=0)).T[kept]
+    scores = (V.T @ m[of])[kept] / np.sqrt(w[kept])
+    return Conflict(pulls, dict(zip(labels, errors.tolist(), strict=True)), scores, directions)
 
 
 def _errors_of_means(scores: Array, facts: Mapping[str, float]) -> Array:

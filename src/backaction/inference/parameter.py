@@ -40,6 +40,27 @@ class Parameter:
         return low, high
 
     @property
+    def calibrated(self) -> bool:
+        """Whether the prior is knowledge of a value (normal, log-normal), not only of a range."""
+        return self.prior.mean is not None or self.prior.median is not None
+
+    @property
+    def one_sided(self) -> bool:
+        """Whether the prior is half-normal: nothing is the most that it expects."""
+        return self.prior.mean is not None and self.prior.lower == self.prior.mean
+
+    @property
+    def heavy_tailed(self) -> bool:
+        """Whether scores hide how far a value is: then deviations count in the prior's stated sd."""
+        return self.robust and self.prior.mean is not None and not self.one_sided
+
+    def deviation(self, value: Any, score: Any) -> Any:
+        """How far a value is from the prior's centre in prior sd: its normal score, but for heavy-tailed priors."""
+        if not self.heavy_tailed or self.prior.mean is None or self.prior.sd is None:
+            return score
+        return (value - self.prior.mean) / self.prior.sd
+
+    @property
     def reach(self) -> float:
         """How far |u| may go in a search: where a bounded parameter is as good as at its bound, or very far."""
         p = self.prior

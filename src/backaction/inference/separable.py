@@ -58,7 +58,8 @@ def nearest_separable(
 ) -> Separable:
     """The most probable u with `margin(u) >= 0`, from the maximum of the posterior and draws about it.
 
-    `margin` takes points (k, P), is positive where the state is separable, and NaN where there is none.
+    `margin` takes points (k, P), is positive where the state is separable, and NaN where there is none. The distance is NaN
+    where the search fails: no evidence of any.
     """
     from scipy import optimize
 
@@ -81,17 +82,24 @@ def nearest_separable(
             return 0.5 * float(w @ w) + FAR**2, w
         return top - value, -(back @ slope)
 
-    if edge(np.zeros(P)) >= 0:
+    here = float(margin(mode.u[None])[0])
+    if not np.isfinite(here):
+        return Separable(np.nan, kind, {}, "not known: the fit has no state")
+    if here >= 0:
         return Separable(0.0, kind, _moved(target, mode.u))
     g = edge_slope(np.zeros(P))
     size = float(np.linalg.norm(g))
     if not size > 0:
         return Separable(np.inf, kind, {}, "none: no parameter of the fit moves it")
-    first = min(-edge(np.zeros(P)) / size, FAR) * g / size
+    if -here / size > FAR:
+        return Separable(FAR, kind, {}, f"more than {FAR:g} sd away")
+    first = -here * g / size**2
     rng = np.random.default_rng(seed)
+    spread = 0.5 * np.linalg.norm(first) / np.sqrt(P)
+    starts = [first, *(first + spread * rng.standard_normal(P) for _ in range(2))]
+    starts += [np.linalg.solve(root, u - mode.u) for u, _ in mode.others]
     best, place = np.inf, np.zeros(P)
-    for k in range(3):
-        start = first if k == 0 else first + 0.5 * np.linalg.norm(first) * rng.standard_normal(P) / np.sqrt(P)
+    for start in starts:
         found = optimize.minimize(
             cost, start, jac=True, method="SLSQP", options={"maxiter": 200, "ftol": 1e-6},
             constraints=[{"type": "ineq", "fun": edge, "jac": edge_slope}],
@@ -99,11 +107,13 @@ def nearest_separable(
         value, _ = cost(found.x)
         if edge(found.x) > -SETTLED * size and value < best:
             best, place = float(value), found.x
-    if not np.isfinite(best) or best > 0.5 * FAR**2:
-        return Separable(FAR, kind, {}, f"none found within {FAR:g} sd")
+    if not best < 0.5 * FAR**2:
+        return Separable(np.nan, kind, {}, "not known: the search failed")
     return Separable(float(np.sqrt(max(0.0, 2 * best))), kind, _moved(target, mode.place(place)))
 
 
 def _moved(target: Target, u: Array) -> dict[str, float]:
     """Prior sd by which every calibration is off at u."""
-    return {n: float(z) for n, z in zip(target.labels(), target.mixing() @ u, strict=True)}
+    scores, values = target.mixing() @ u, target.values(u)
+    parts = zip(target.labels(), target.parameters, values, scores, strict=True)
+    return {n: float(p.deviation(v, z)) for n, p, v, z in parts if p.calibrated}

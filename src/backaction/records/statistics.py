@@ -55,9 +55,11 @@ def words(p: float, good: str, bad: str) -> str:
 
 
 def normal_p(z: float, looks: int = 1) -> float:
-    """Chance that the largest of `looks` independent standard normal scores is beyond +-|z| (Sidak)."""
+    """Chance that the largest of `looks` independent standard normal scores is beyond +-|z| (Sidak); NaN of NaN."""
     from scipy import special
 
+    if np.isnan(z):
+        return float("nan")
     one = 2 * special.ndtr(-abs(z))
     return float(-np.expm1(looks * np.log1p(-one))) if one < 1 else 1.0
 

@@ -220,8 +220,8 @@ def innovation_checks(
 ) -> list[Check]:
     """Variance against prediction, whiteness over the whole spectrum, flatness within the band, steadiness in time.
 
-    With `fitted` the errors of the fitted parameters are allowed for (docs, derivations): the steady filter whitens S(theta),
-    so that v - 1 = mean(eps) - g.dtheta with eps = I/S - 1 and g the mean slope of ln S over all frequencies,
+    With `fitted` the errors of the fitted parameters are allowed for (docs, derivations): the steady filter whitens
+    S(theta), so that v - 1 = mean(eps) - g.dtheta with eps = I/S - 1 and g the mean slope of ln S over all frequencies,
 
         Var v = 2/N + g^T C g - 2 (N_b/N') g^T C g_b
 
@@ -259,7 +259,7 @@ def _variance(m: Monitor, calibration: ShotNoise, fitted: Fitted | None, slopes:
         both = float(mean @ fitted.covariance @ (mean - 2 * in_band))
         sd = float(np.sqrt(max(2 / total + both, 0.0)))
         of = "error of statistics and fitted parameters"
-    z = (ratio - 1) / sd if sd > 0 else 0.0
+    z = (ratio - 1) / sd if sd > 0 else np.inf  # unknown errors allow nothing
     p = normal_p(z)
     good = p >= LEVEL or abs(ratio - 1) <= TOLERATED
     sentence = f"innovation variance is {ratio:.4f} of the prediction ({of} {sd:.4f}: {z:+.1f} sd)"
@@ -275,6 +275,8 @@ def _whiteness_p(scores: Array, averages: float, fitted: Fitted, g: Array, insid
     outer = np.sqrt(averages) * (1 - inside)[:, None] * g
     size = scores.size
     centred = np.eye(size) - 1 / size
+    if not np.all(np.isfinite(outer)):
+        return float("nan")
     C = centred @ (np.eye(size) + outer @ fitted.covariance @ outer.T) @ centred
     w, U = np.linalg.eigh(C)
     kept = w > 0.5  # the mean is taken out
