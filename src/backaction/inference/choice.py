@@ -7,7 +7,7 @@ periodogram is that of the window, its strength a single draw.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -29,6 +29,8 @@ RESOLVED = 20.0
 """Width x duration from which a line is resolved: it is then drawn anew some sixty times in the record."""
 ALLOWED_SD = 2.0
 """How far from the centre of its prior a parameter may be for a line to be unresolved."""
+CENTRE = "at their centre"
+"""Where a width is looked at first."""
 START_FACTOR = 1000.0
 """Occupation of a free start over the stationary one; and the log-normal width of a fitted one (two of it: 10^6)."""
 
@@ -96,42 +98,52 @@ def _within(own: Measured, priors: Mapping[str, Prior]) -> Iterator[tuple[str, E
         parameter = Parameter(name, prior, *unit_bounds(e, name))
         centre[name] = float(parameter.value(0.0))
         ends += [(name, float(parameter.value(u))) for u in (-ALLOWED_SD, ALLOWED_SD)]
-    yield "at their centre", e.with_values(centre, "prior")
+    yield CENTRE, e.with_values(centre, "prior")
     for name, value in ends:
         yield f"{name} = {value:.4g}", e.with_values({**centre, name: value}, "prior")
 
 
 def narrow(own: Measured, priors: Mapping[str, Prior], band_hz: tuple[float, float]) -> tuple[float, str]:
-    """Full width of the narrowest line in the band that the priors allow (inf: none), and where."""
+    """Full width of the narrowest line in the band (inf: none), and where.
+
+    Of the reported modes: the least that the priors allow. Of all others the width at the priors' centre: somewhere in wide
+    priors of several of them one is always dark, and of no strength.
+    """
     least, at = np.inf, ""
     for where, e in _within(own, priors):
         try:
-            width = narrowest(e.system, band_hz)
+            widths = [w for _, w in _lines(e, band_hz, e.reported_modes())]
+            everything = narrowest(e.system, band_hz) if where == CENTRE else None
         except BackactionError:  # no such model there
             continue
-        if width is not None and width < least:
+        width = min([*widths, *([] if everything is None else [everything])], default=np.inf)
+        if width < least:
             least, at = width, where
     return float(least), at
+
+
+def _lines(e: Experiment, band_hz: tuple[float, float], names: Iterable[str]) -> Iterator[tuple[str, float]]:
+    """The named modes whose pole lies in the band, and their full widths."""
+    for name in names:
+        rows = e.system.mode(name)
+        if rows.stop - rows.start != 2:
+            continue
+        frequency, _ = pole(e.system, f"frequency_hz.{name}")
+        if band_hz[0] <= frequency <= band_hz[1]:
+            yield name, float(pole(e.system, f"linewidth_hz.{name}")[0])
 
 
 def unresolved(
     own: Measured, priors: Mapping[str, Prior], band_hz: tuple[float, float], duration_s: float
 ) -> tuple[str, ...]:
-    """The modes with a pole in the band whose width x duration the priors allow to be small."""
-    found: list[str] = []
-    for _, e in _within(own, priors):
+    """The modes of such lines whose width x duration is small."""
+    found: set[str] = set()
+    for where, e in _within(own, priors):
         try:
-            system = e.system
+            names = [m.name for m in e.system.modes] if where == CENTRE else e.reported_modes()
+            found |= {n for n, width in _lines(e, band_hz, names) if 0 < width * duration_s < RESOLVED}
         except BackactionError:
             continue
-        for m in system.modes:
-            rows = system.mode(m.name)
-            if rows.stop - rows.start != 2 or m.name in found:
-                continue
-            width, _ = pole(system, f"linewidth_hz.{m.name}")
-            frequency, _ = pole(system, f"frequency_hz.{m.name}")
-            if band_hz[0] <= frequency <= band_hz[1] and 0 < width * duration_s < RESOLVED:
-                found.append(m.name)
     return tuple(m.name for m in own.experiment.system.modes if m.name in found)
 
 
