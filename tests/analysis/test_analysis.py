@@ -102,7 +102,7 @@ def test_hybrid_record_with_its_lines_passes():
     found = analyze(Experiment.from_toml(HYBRID), *records("hybrid"), quick=True)
     assert found.passed, [t.sentence for t in found.tests if not t.passed]
     assert found.exit_code == 0
-    assert found.warnings == ()
+    assert all("separate maxima" in w for w in found.warnings)  # two lines of the membrane may change places
     e = found.quantum["epr_variance"]
     assert 0.6 < e["value"] < 0.95
     assert e["sd"] < 0.1

@@ -81,6 +81,7 @@ def quantum_states(fit: SpectrumFit, posterior: Posterior, record: Record, follo
     systems = target.systems(0)
     V = systems.conditional(posterior.draws.flat)
     good = np.all(np.isfinite(V), axis=(-2, -1))
+    effective = _effective(posterior, V)
     if not np.any(good):
         raise ModelError(f"{best.name}: no draw of the posterior has a conditional state")
     lost = 1 - float(np.mean(good))  # draws without a state count as V >= 1
@@ -95,7 +96,7 @@ def quantum_states(fit: SpectrumFit, posterior: Posterior, record: Record, follo
         # the sampled filter's variance moves with the parameters as the continuous one does
         ab = p.weight, p.angle_deg
         at = [float(entanglement.epr_variance(x, *ab)) for x in (sampled.covariance, continuous.covariance)]
-        out[key] = _spread(entanglement.epr_variance(V, *ab) * at[0] / at[1], lost, _effective(posterior)) | {
+        out[key] = _spread(entanglement.epr_variance(V, *ab) * at[0] / at[1], lost, effective) | {
             "best_fit": at[0],
             "continuous_limit": at[1],
             "weight": p.weight,
@@ -133,12 +134,17 @@ def _occupations(posterior: Posterior, states: dict[str, Any]) -> dict[str, dict
     return out
 
 
-def _effective(posterior: Posterior) -> float:
-    """Effective draws: what they can tell of a tail."""
+def _effective(posterior: Posterior, V: Array) -> float:
+    """Effective draws of the least EPR variance: what they can tell of its tail."""
+    from arviz_stats.base import array_stats
+
     facts, u = posterior.draws.facts, posterior.draws.u
     if "effective_draws" in facts:
         return float(facts["effective_draws"])
-    return float(min(s["ess_tail"] for s in posterior.summary.values())) if u.shape[0] > 1 else float(u.shape[1])
+    if not np.all(np.isfinite(V)):
+        return float(u.shape[1])
+    values = np.asarray(entanglement.epr(V).variance).reshape(u.shape[:2])
+    return float(array_stats.ess(values, method="bulk", chain_axis=0, draw_axis=1))
 
 
 def _spread(values: Array, lost: float, effective: float) -> dict[str, float]:

@@ -133,7 +133,10 @@ def improved(target: Target, mode: Maximum) -> Maximum:
     run = target.evaluator()
     u, value, count = _climbed(target, run, mode.u)
     H, root = _whitening(target, run, u)
-    return replace(mode, u=u, log_density=value, hessian=H, root=root, evaluations=mode.evaluations + count)
+    again = [(o, run.density(o)) for o, _ in mode.others]  # of these bins, too
+    others = tuple((o, x) for o, x in again if value - x < REPORTED_DEPTH)
+    count += mode.evaluations + len(mode.others)
+    return replace(mode, u=u, log_density=value, hessian=H, root=root, evaluations=count, others=others)
 
 
 def _whitening(target: Target, run: Evaluator, u: Array) -> tuple[Array, Array]:
