@@ -8,12 +8,14 @@ from backaction.inference.fit import SpectrumFit
 from backaction.inference.target import SCALE
 from backaction.records.record import Record
 from backaction.records.statistics import LEVEL, Check, chi_square_p, words
-from backaction.tracking.drift import drift_scores, slow_p
+from backaction.tracking.drift import LEAST_SEGMENTS, drift_scores, slow_p
 from backaction.tracking.innovations import Monitor, settled
 from backaction.tracking.tracks import Track
 
 SEGMENTS = 20
 """Segments of a record that are compared."""
+WHOLE = 0.9
+"""Evenness of a segment's samples below which a gap correlates its frequencies: it is left out."""
 MEASURED = 1.0
 """Information of the whole record (in prior units) beyond which a parameter or direction is compared."""
 HEAVY = 0.05
@@ -25,7 +27,8 @@ def steady_parameters(followed: Track, record: Record, fit: SpectrumFit, band_hz
 
     Scores s_t and information I_t of every segment come from the innovations (`tracking.drift`): I_t^-1 s_t is what a
     refit of the segment would change. Their chi-square between segments along the measured directions finds any change, the
-    slow cosines of one parameter's scores a drift of it; the smaller p counts twice. None where nothing is measured.
+    slow cosines of one parameter's scores a drift of it; the smaller p counts twice. None where
+    nothing is measured, or gaps leave too few segments.
     """
     target, u = fit.prepared.target, fit.prepared.mode.u
     own = {n: s for n, s in zip(target.names, np.diag(target.slopes(u)), strict=True) if n in fit.experiment.fields()}
@@ -33,9 +36,13 @@ def steady_parameters(followed: Track, record: Record, fit: SpectrumFit, band_hz
     monitor = Monitor.of(followed, band_hz, SEGMENTS)
     scores, information = drift_scores(monitor, [fit.experiment], list(own), record.digitiser, gain=True)
     size = np.array([*own.values(), 1.0])  # from theta to coordinates whose prior is standard normal
-    scores, information = scores * size, information * np.outer(size, size)
+    whole = monitor.complete[np.min(monitor.evenness[monitor.complete], axis=1) > WHOLE]
+    count = whole.size
+    if count < LEAST_SEGMENTS:
+        return None
+    scores, information = (scores * size)[whole], (information * np.outer(size, size))[whole]
     w, U = np.linalg.eigh(np.mean(information, axis=0))
-    kept = SEGMENTS * w > MEASURED
+    kept = count * w > MEASURED
     if not np.any(kept):
         return None
     z = (scores - scores.mean(axis=0)) @ U[:, kept] / np.sqrt(w[kept])
@@ -47,11 +54,11 @@ def steady_parameters(followed: Track, record: Record, fit: SpectrumFit, band_hz
     worst = min(alone, key=lambda n: alone[n])
     parts = chi_square_p(z.ravel(), int(np.sum(kept))), float(-np.expm1(len(alone) * np.log1p(-alone[worst])))
     p = min(1.0, 2 * min(parts))
-    value = float(np.sum(z**2) / ((SEGMENTS - 1) * np.sum(kept)))
+    value = float(np.sum(z**2) / ((count - 1) * np.sum(kept)))
     good = words(p, "steady", f"NOT steady: something drifts, most of all {worst}")
     return Check(
         "parameters in time", p >= LEVEL, value, p,
-        f"parameters are {good} (p = {p:.2g}; chi-square {value:.3f} per degree of freedom in {SEGMENTS} segments x "
+        f"parameters are {good} (p = {p:.2g}; chi-square {value:.3f} per degree of freedom in {count} segments x "
         f"{np.sum(kept)} measured directions; slowest drift of one: p = {parts[1]:.2g}, {worst})",
     )  # fmt: skip
 
