@@ -171,12 +171,13 @@ def test_a_right_model_whose_truth_is_not_the_priors_centre_passes(thomas):
 
 
 def test_sample_of_the_audit():
-    """Two right models pass and their intervals hold; separable truths, honest and biased, are not called entangled."""
-    counts = {"right": 2, "honest": 1, "biased": 1}
+    """Right models pass and their pulls have about unit spread; separable truths, honest and biased, are not called entangled."""
+    counts = {"right": 8, "honest": 1, "biased": 1}
     rows = {s: [audit.outcome(s, seed, 0.05) for seed in range(n)] for s, n in counts.items()}
-    for row in rows["right"]:
-        assert row["failed"] == []
-        assert abs(row["value"] - row["fixed"]) < 4 * row["sd"]
+    assert [row["failed"] for row in rows["right"]] == 8 * [[]]
+    pulls = [(row["value"] - row["fixed"]) / row["sd"] for row in rows["right"]]
+    assert abs(np.mean(pulls)) < 3.5 / np.sqrt(8)
+    assert 0.35 < np.std(pulls) < 1.9
     assert not any(row["entangled"] for s in ("honest", "biased") for row in rows[s])
     assert audit.outcome("power", 0, 0.1)["entangled"]
 

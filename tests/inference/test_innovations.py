@@ -89,7 +89,7 @@ def test_gradient_is_that_of_the_joint_normal_distribution(n, q):
     there[130:133] = False
     y[~there] = 0.0
     _, bars = Innovations(y, there, n).gradient(model)
-    weights, h = {1: 3 / 4, 2: -3 / 20, 3: 1 / 60}, 2e-4
+    weights, h = {1: 3 / 4, 2: -3 / 20, 3: 1 / 60}, 1e-3  # rounding of ln p over h: 4e-9
     for k, name in enumerate(model._fields):
         D = rng.standard_normal(model[k].shape)
         D = D + D.T if name in "QRP" else D
@@ -98,7 +98,7 @@ def test_gradient_is_that_of_the_joint_normal_distribution(n, q):
             return dense(y, there, [m + (s * D if i == k else 0) for i, m in enumerate(model)])
 
         want = sum(w * (at(j * h) - at(-j * h)) for j, w in weights.items()) / h
-        assert_allclose(np.sum(bars[k] * D), want, rtol=1e-6)
+        assert_allclose(np.sum(bars[k] * D), want, rtol=1e-7)
 
 
 def test_a_settled_value_and_gradient_take_little_time():

@@ -139,7 +139,7 @@ def analyze(
     else:
         for t in found.tests:
             put(f"{'passed' if t.passed else 'FAILED'}  {t.sentence}")
-        put(f"\nchecks: at most {100 * sum(t.share for t in found.tests):.2g} % of right models are refused")
+        put(f"\nchecks: their levels sum to {100 * sum(t.share for t in found.tests):.2g} % of right models")
         put(f"{found.verdict}")
     for warning in found.warnings:
         say(f"warning: {warning}")

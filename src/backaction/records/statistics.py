@@ -11,7 +11,7 @@ from backaction.numerics.matrices import Array
 from backaction.records.spectrum import Spectrum
 
 LEVEL = 8e-4
-"""Share of right models that each check may refuse: twelve of them share one budget of 1 %."""
+"""Share of right models that each check refuses where its null distribution holds: twelve share a budget of 1 %."""
 LOOKED = 2e-4
 """The same of the search for lines, which looks at two spectra."""
 

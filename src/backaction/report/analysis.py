@@ -209,7 +209,7 @@ def _page(analysis: Analysis, document: dict[str, Any], images: dict[str, str]) 
         for t in analysis.tests
     ]  # fmt: skip
     head = [Cell("check"), Cell(""), *numbers("right models it may refuse"), Cell("what was found")]
-    budget = f"All checks together refuse at most {share_of(sum(t.share for t in analysis.tests))} of right models."
+    budget = f"The levels of all checks sum to {share_of(sum(t.share for t in analysis.tests))} of right models."
     pictures = [Picture(data, CAPTIONS[name], CAPTIONS[name]) for name, data in images.items()]
     sections = [
         *_limits(analysis), Section("Does the model fit the record?", head, checks, [budget]), _numbers(analysis),
