@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from importlib import resources
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -32,7 +29,6 @@ from support.calibrations import (
     reflected,
     simulate_beat,
     simulate_cifar,
-    simulate_driven,
     simulate_mors,
     simulate_squeezing,
     simulate_sweep,
@@ -389,78 +385,6 @@ def test_microwave_traps():
     assert any("almost nothing" in w for w in hot.warnings)
 
 
-def _asymmetry(b, r, sd, **more):
-    return make("sideband_asymmetry", blue_area=b, red_area=r, relative_noise=sd, **more)
-
-
-@given(st.floats(0.3, 6.0), st.floats(0.005, 0.05), st.floats(-0.05, 0.2), st.sampled_from([0.0, 0.03]))
-def test_interval_of_the_sideband_asymmetry(n, sd, x, x_sd):
-    """Its ends by Fieller's quadratic (b - R r)^2 = z^2 (sb^2 + R^2 sr^2), or by drawing x where that has an error."""
-    b, r = n + 1 + x, n - x
-    method = _asymmetry(b, r, sd, noise_occupation=x, noise_occupation_sd=x_sd)
-    found = method.run([])["occupation"]
-    assert found.value == pytest.approx(n, rel=1e-9)
-    if not x_sd:
-        v = (1.96 * sd) ** 2
-        R = np.roots([r * r * (1 - v), -2 * b * r, b * b * (1 - v)])
-        ends = sorted(np.inf if R <= 1 else (1 + x * (1 + R)) / (R - 1) for R in R)
-        assert_allclose(found.interval, ends, rtol=1e-9)
-        return
-    rng = np.random.default_rng(0)
-    for end, score in zip(found.interval, (-1.96, 1.96), strict=True):
-        if not np.isfinite(end):
-            continue
-        true = rng.normal(x, x_sd, 40_000)  # T = 0 on average; its scatter over areas and x is what the score counts in
-        T = rng.normal(b, sd * b, true.size) * (end - true) - rng.normal(r, sd * r, true.size) * (end + 1 + true)
-        assert np.mean(T) / np.std(T) == pytest.approx(score, abs=0.03)
-
-
-def test_pulls_of_the_sideband_asymmetry():
-    """400 simulations at n = 5 with areas of 5 %: normal scores in the stated law are normal; those of mean and sd are not."""
-    rng = np.random.default_rng(0)
-    areas = np.array([6.0, 5.0]) * (1 + 0.05 * rng.standard_normal((400, 2)))
-    scores, former, prior = [], [], []
-    for b, r in areas[areas[:, 0] > areas[:, 1]]:
-        method = _asymmetry(b, r, 0.05)
-        q = method.run([])["occupation"]
-        scores.append(float(method.score(5.0)))
-        former.append((q.value - 5) / q.sd)
-        prior.append(np.log(q.value / 5) / np.log(q.factor))
-    assert len(scores) > 390
-    assert max(np.abs(scores)) < 3.9
-    assert abs(np.mean(scores)) < 0.15
-    assert 0.9 < np.std(scores) < 1.1
-    assert min(former) < -4  # the trap
-    assert min(prior) > min(former) / 1.5  # log-normal: right at the interval's upper end, wide below, short far out
-
-
-def test_asymmetry_as_a_prior(tmp_path, thomas):
-    """Log-normal in the calibration file and for whoever reads it; without an upper bound no prior."""
-    import json
-
-    import jsonschema
-
-    from backaction.calibration.sets import combine
-    from backaction.experiment.prior import Prior
-    from backaction.files import to_json
-    from backaction.inference.calibration_file import read_calibration
-
-    def written(b, r):
-        found = replace(_asymmetry(b, r, 0.05).run([]), priors={"membrane.bath_occupation": "occupation"})
-        document = combine("c", [found], thomas).document()
-        (tmp_path / "c.json").write_text(to_json(document))
-        schema = resources.files("backaction") / "data" / "schemas" / "calibration.json"
-        jsonschema.validate(json.loads((tmp_path / "c.json").read_text()), json.loads(schema.read_text()))
-        return found["occupation"], read_calibration(tmp_path / "c.json", thomas)[0], document["warnings"]
-
-    q, priors, _ = written(2.0, 1.0)
-    assert priors == {"membrane.bath_occupation": Prior(median=q.value, factor=q.factor)}
-    q, priors, warnings = written(6.0, 5.5)
-    assert (q.interval[1], priors) == (np.inf, {})
-    assert any("no upper bound at 95 %" in w for w in warnings)
-    assert any("membrane.bath_occupation has no upper bound: no prior" in w for w in warnings)
-
-
 def test_linearity_traps():
     """A straight line hides the quadratic part: both are reported. A dark level of other settings is not a point at P = 0."""
     P = np.geomspace(0.2, 5, 12)
@@ -486,83 +410,6 @@ def test_ringdown_layouts():
     assert found["mechanical_hz"].value == pytest.approx(1001.7, abs=0.01)
     with pytest.raises(ModelError, match="does not decay"):
         make("ringdown", noise=0.01, axis_unit="s").run([table(t, 1 + 0.01 * rng.standard_normal(t.size))])
-
-
-def _tone(f, at, power, step):
-    """A line spread by a Hann window: its power in three bins, and two-sided."""
-    shape = np.zeros(f.size)
-    k = int(np.argmin(np.abs(f - at)))
-    shape[k - 1 : k + 2] = np.array([0.25, 1.0, 0.25]) / 1.5
-    return shape * power / 2 / step
-
-
-def test_phase_tone():
-    """g_0 = beta f_mod sqrt(A_mech/A_tone/(2(2n + 1))) from one spectrum with both lines."""
-    from backaction.elements.baths import occupation_at
-
-    g0, T, beta, tone, mode, gamma, step = 60.0, 293.0, 1e-3, 1.395e6, 1.37e6, 800.0, 50.0
-    n = float(occupation_at(T, mode))
-    f = np.arange(1.34e6, 1.42e6, step)
-    S = 1e-3 + thermal_density(f, mode, gamma, g0**2 * (2 * n + 1)) + _tone(f, tone, (beta * tone) ** 2 / 2, step)
-    rng = np.random.default_rng(1)
-    t = table(
-        f, S * rng.gamma(400, 1 / 400, f.size), unit="V^2/Hz", sided="two", averages=400, window="hann", reference="V"
-    )
-    found = make(
-        "phase_tone",
-        modulation_hz=tone,
-        depth_rad=beta,
-        depth_sd_rad=1e-5,
-        mechanical_hz=mode,
-        temperature_k=T,
-        axis_unit="Hz",
-    ).run([t])
-    q = found["single_photon_coupling_hz"]
-    assert abs(q.value - g0) < 3 * q.sd + 0.05 * g0 / 20
-    assert 0.005 < q.sd / g0 < 0.05
-    with pytest.raises(ModelError, match="no tone"):
-        make(
-            "phase_tone", modulation_hz=1.40e6, depth_rad=beta, mechanical_hz=mode, temperature_k=T, axis_unit="Hz"
-        ).run([t])
-
-
-def test_driven_force():
-    """Metres per volt from a known force, and the temperature that the thermal line then has."""
-    m, T, mode, gamma, scale, step = 1e-12, 293.0, 60e3, 900.0, 2e-7, 20.0
-    F, drive = 3e-13, 62e3
-    variance = 1.380649e-23 * T / m / (TWO_PI * mode) ** 2 / scale**2
-    chi = 1 / m / np.hypot((TWO_PI) ** 2 * (mode**2 - drive**2), TWO_PI**2 * drive * gamma)
-    f = np.arange(50e3, 70e3, step)
-    S = (
-        1e-4 * variance / gamma
-        + thermal_density(f, mode, gamma, variance)
-        + _tone(f, drive, (F * chi / scale) ** 2 / 2, step)
-    )
-    rng = np.random.default_rng(2)
-    t = table(
-        f, S * rng.gamma(200, 1 / 200, f.size), unit="V^2/Hz", sided="two", averages=200, window="hann", reference="V"
-    )
-    settings = dict(force_n=F, drive_hz=drive, mass_kg=m, mechanical_hz=mode, axis_unit="Hz")
-    found = make("driven_force", **settings).run([t])
-    for name, value in (("displacement_m_per_unit", scale), ("temperature_k", T)):
-        assert abs(found[name].value - value) < 4 * found[name].sd, name
-        assert found[name].sd < 0.1 * value
-    # a common error of the force moves both together, the temperature twice as much
-    loose = make("driven_force", force_sd_n=0.1 * F, **settings).run([t])
-    assert loose["displacement_m_per_unit"].sd == pytest.approx(0.1 * scale, rel=0.1)
-    assert loose["temperature_k"].sd == pytest.approx(0.2 * T, rel=0.15)
-    assert loose.correlation("displacement_m_per_unit", "temperature_k") > 0.95
-
-
-@pytest.mark.parametrize("off", [0.0, 600.0])
-def test_an_invisible_tone_is_refused(off):
-    """A tone of 0.02 % of the thermal variance on or beside the line: what is needed is said; the former ring of bins saw one."""
-    t, settings, _ = simulate_driven(np.random.default_rng(3), off, share=2e-4)
-    said = f"no tone at {60007 + off:g} Hz stands out of the line: .* visible from .* averages, has 100"
-    with pytest.raises(ModelError, match=said):
-        make("driven_force", **settings).run([t])
-    with pytest.raises(InputError, match="outside the spectrum"):
-        make("driven_force", **settings | {"drive_hz": 7e4}).run([t])
 
 
 def test_oscillator_overdamped_and_structural():

@@ -63,7 +63,7 @@ def limits_figure(found: Limits) -> Any:
     left.axvline(found.value, color=COLOURS[1], lw=1.2, label=f"as it is: {found.value:.4g}")
     left.set_yticks(range(len(parts)), [w.what for w in parts], fontsize=7)
     left.set(xlabel=f"{found.of} without it")
-    left.legend(fontsize=7, loc="lower right")
+    left.legend(fontsize=7, loc="lower right", bbox_to_anchor=(1.0, 1.0), frameon=False)  # beside no bar
     right.barh(range(len(told)), [s.log_derivative for s in told], color=COLOURS[2])
     right.axvline(0.0, color="k", lw=0.6)
     right.set_yticks(range(len(told)), [s.field for s in told], fontsize=7)
